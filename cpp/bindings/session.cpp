@@ -1,0 +1,108 @@
+// Sessions and generations.
+#include "convert.h"
+
+namespace vila::bindings {
+namespace {
+
+py::object reason_of(const Generation& generation) {
+  switch (generation.finish_reason()) {
+    case FinishReason::running: return py::none();
+    case FinishReason::stop: return py::str("stop");
+    case FinishReason::length: return py::str("length");
+    case FinishReason::cancelled: return py::str("cancelled");
+  }
+  return py::none();
+}
+
+// A Generation that can be closed before Python collects it.
+struct OpenGeneration {
+  std::optional<Generation> generation;
+  GenerationStats last_stats;
+  py::object last_reason = py::none();
+
+  Generation& get() {
+    if (!generation) throw InvalidArgument("[generation] expected an open generation, got a closed one");
+    return *generation;
+  }
+};
+
+std::unique_ptr<OpenGeneration> start(Session& session, const std::vector<std::pair<std::string, std::string>>& messages,
+                                      const std::vector<Picture>& images, const std::vector<std::vector<Picture>>& videos,
+                                      std::optional<std::string> system, int max_new_tokens, float temperature, float top_p,
+                                      int top_k, float min_p, float repetition_penalty, std::uint64_t seed,
+                                      std::vector<std::string> stop, bool ignore_eos, int num_beams, bool reference_compat) {
+  const Prompt prompt = make_prompt(messages, images, videos, std::move(system), reference_compat);
+  SamplingParams params;
+  params.max_new_tokens = max_new_tokens;
+  params.temperature = temperature;
+  params.top_p = top_p;
+  params.top_k = top_k;
+  params.min_p = min_p;
+  params.repetition_penalty = repetition_penalty;
+  params.seed = seed;
+  params.stop = std::move(stop);
+  params.ignore_eos = ignore_eos;
+  params.num_beams = num_beams;
+  auto open = std::make_unique<OpenGeneration>();
+  const py::gil_scoped_release release;
+  open->generation.emplace(session.start(prompt, params));
+  return open;
+}
+
+TokenEvent next(OpenGeneration& open) {
+  if (!open.generation) throw py::stop_iteration();
+  std::optional<TokenEvent> event;
+  {
+    const py::gil_scoped_release release;
+    event = open.generation->next();
+  }
+  if (!event) throw py::stop_iteration();
+  return *event;
+}
+
+void close(OpenGeneration& open) {
+  if (!open.generation) return;
+  open.generation->cancel();
+  open.last_stats = open.generation->stats();
+  open.last_reason = reason_of(*open.generation);
+  open.generation.reset();
+}
+
+}  // namespace
+
+void bind_session(py::module_& m) {
+  py::class_<TokenEvent>(m, "TokenEvent", "One generated token.")
+      .def_readonly("id", &TokenEvent::id)
+      .def_readonly("text", &TokenEvent::text)
+      .def_readonly("logprob", &TokenEvent::logprob);
+  py::class_<GenerationStats>(m, "GenerationStats", "Token counts and wall times in seconds.")
+      .def_readonly("prompt_tokens", &GenerationStats::prompt_tokens)
+      .def_readonly("image_tokens", &GenerationStats::image_tokens)
+      .def_readonly("cached_tokens", &GenerationStats::cached_tokens)
+      .def_readonly("completion_tokens", &GenerationStats::completion_tokens)
+      .def_readonly("image_seconds", &GenerationStats::image_seconds)
+      .def_readonly("prefill_seconds", &GenerationStats::prefill_seconds)
+      .def_readonly("decode_seconds", &GenerationStats::decode_seconds);
+  py::class_<OpenGeneration>(m, "Generation", "An open generation; iterate to pull tokens.")
+      .def("__iter__", [](OpenGeneration& open) -> OpenGeneration& { return open; }, py::return_value_policy::reference_internal)
+      .def("__next__", &next)
+      .def("cancel", [](OpenGeneration& open) { if (open.generation) open.generation->cancel(); },
+           "Stops at the next chunk of work; may be called from any thread.")
+      .def("close", &close, "Ends the generation; its session can start another.")
+      .def_property_readonly("finish_reason",
+                             [](OpenGeneration& open) { return open.generation ? reason_of(*open.generation) : open.last_reason; })
+      .def_property_readonly("stats",
+                             [](OpenGeneration& open) { return open.generation ? open.generation->stats() : open.last_stats; });
+  py::class_<Session>(m, "Session", "One conversation: a KV cache that keeps the longest common prefix.")
+      .def("start", &start, py::arg("messages"), py::kw_only(), py::arg("images") = std::vector<Picture>{},
+           py::arg("videos") = std::vector<std::vector<Picture>>{}, py::arg("system") = py::none(),
+           py::arg("max_new_tokens") = 512, py::arg("temperature") = 0.0F, py::arg("top_p") = 1.0F, py::arg("top_k") = 0,
+           py::arg("min_p") = 0.0F, py::arg("repetition_penalty") = 1.0F, py::arg("seed") = 0,
+           py::arg("stop") = std::vector<std::string>{}, py::arg("ignore_eos") = false, py::arg("num_beams") = 1,
+           py::arg("reference_compat") = false)
+      .def("reset", &Session::reset)
+      .def_property_readonly("position", &Session::position)
+      .def_property_readonly("cache_bytes", &Session::cache_bytes);
+}
+
+}  // namespace vila::bindings

@@ -1,0 +1,43 @@
+// The keys and values of one conversation, for all layers. Address space is reserved for the whole context; memory is
+// taken by the system as positions are written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/kernel_table.h"
+#include "models/config.h"
+
+namespace vila {
+
+/// Movable; one thread at a time. Which positions count is the owner's business: writing a position replaces it.
+class KvCache {
+ public:
+  /// Room for `capacity` positions. Throws CapacityError when the address space cannot be had.
+  KvCache(const LlamaConfig& config, std::int64_t capacity, bool f16);
+  KvCache(KvCache&& other) noexcept;
+  KvCache& operator=(KvCache&& other) noexcept;
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+  ~KvCache();
+
+  [[nodiscard]] std::span<const kernels::KvLayout> layers() const { return layers_; }
+  [[nodiscard]] std::int64_t capacity() const { return capacity_; }
+  /// Bytes that `positions` positions of all layers take.
+  [[nodiscard]] std::int64_t bytes(std::int64_t positions) const;
+  /// Copies positions begin..end of a cache of the same shape.
+  void copy_positions(const KvCache& from, std::int64_t begin, std::int64_t end);
+  /// Gives the memory of all positions back to the system.
+  void release();
+
+ private:
+  std::int64_t capacity_ = 0;
+  std::size_t element_bytes_ = 0;
+  std::vector<kernels::KvLayout> layers_;
+  std::byte* memory_ = nullptr;
+  std::size_t memory_bytes_ = 0;
+};
+
+}  // namespace vila

@@ -1,0 +1,10 @@
+// The kernels compiled for AVX-512 F, BW, VL, DQ.
+#define VILA_ISA_NS avx512
+#include "kernels/simd/avx512.h"
+#include "kernels/simd/dot_maddubs512.h"
+#include "kernels/make_table.h"
+
+namespace vila::kernels {
+extern const KernelTable k_avx512;
+constinit const KernelTable k_avx512 = avx512::make_table(Isa::avx512, "avx512");
+}  // namespace vila::kernels

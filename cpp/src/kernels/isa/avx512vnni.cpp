@@ -1,0 +1,10 @@
+// The kernels compiled for AVX-512 with VNNI.
+#define VILA_ISA_NS avx512vnni
+#include "kernels/simd/avx512.h"
+#include "kernels/simd/dot_vnni512.h"
+#include "kernels/make_table.h"
+
+namespace vila::kernels {
+extern const KernelTable k_avx512vnni;
+constinit const KernelTable k_avx512vnni = avx512vnni::make_table(Isa::avx512vnni, "avx512vnni");
+}  // namespace vila::kernels

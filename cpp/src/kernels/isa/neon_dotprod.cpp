@@ -1,0 +1,10 @@
+// The kernels compiled for AArch64 with dotprod.
+#define VILA_ISA_NS neon_dotprod
+#include "kernels/simd/neon.h"
+#include "kernels/simd/dot_sdot.h"
+#include "kernels/make_table.h"
+
+namespace vila::kernels {
+extern const KernelTable k_neon_dotprod;
+constinit const KernelTable k_neon_dotprod = neon_dotprod::make_table(Isa::neon_dotprod, "neon_dotprod");
+}  // namespace vila::kernels

@@ -1,0 +1,134 @@
+// The seam between the engine and the instruction sets: one struct of function pointers and the arguments they take.
+// Kernels know pointers and sizes only. They do not allocate, throw, start threads or check; the ops room does all that.
+//
+// Letters: M rows of activations, N output features, K input features, G groups along K, D head_dim, S cached positions.
+// The same bits on every ISA: integer sums are exact, every float sum has one order, fma only where written.
+#pragma once
+
+#include <cstdint>
+
+#include "layout/weight_format.h"
+
+namespace vila::kernels {
+
+enum class Isa : std::uint8_t { scalar, avx2, avxvnni, avx512, avx512vnni, neon, neon_dotprod, neon_i8mm };
+
+/// Half open.
+struct Range {
+  std::int64_t begin = 0, end = 0;
+};
+
+/// Rows of f32 to symmetric int8 per group of columns: scale = max|x| / 127, q = round_half_even(x / scale).
+/// Columns from k to k_padded are written as 0.
+struct QuantizeArgs {
+  const float* x;          ///< [M, k], row stride x_stride
+  std::int64_t x_stride;
+  std::int8_t* q;          ///< [M, k_padded], dense
+  float* scale;            ///< [M, k_padded / group]
+  std::int32_t* sum;       ///< [M, k_padded / group]: sum of the group's q
+  std::int64_t k, k_padded, group;
+};
+
+/// y[m, n] = (sum over g ascending of w_scale[n, g] * a_scale[m, g] * dot + offset[n, g] * a_scale[m, g] * a_sum[m, g])
+/// + bias[n], one fma per term; dot is the exact integer product of the stored values. Offsets exist for int4 only:
+/// -8 * w_scale, or -zero * w_scale, or the stored offset.
+struct MatmulQArgs {
+  const std::int8_t* a;         ///< [M, k_padded]
+  const float* a_scale;         ///< [M, G]
+  const std::int32_t* a_sum;    ///< [M, G]
+  const std::uint8_t* w;        ///< packed w4p16x8 or w8p16x4
+  const std::uint16_t* w_scale; ///< f16 [N/16, G, 16]
+  const std::uint8_t* w_zero;   ///< u8 [N/16, G, 16] or null (int4 only)
+  const std::uint16_t* w_offset;///< f16 [N/16, G, 16] or null (int4 only)
+  const float* bias;            ///< [N] or null
+  float* y;                     ///< [M, N], row stride y_stride; only the first N columns of a last tile are written
+  std::int64_t m, n, k_padded, group, y_stride;
+};
+
+/// y[m, n] = bias[n] + sum over k ascending of w[n, k] * a[m, k], one fma per term; w is f32p16 or f16p16.
+struct MatmulFArgs {
+  const float* a;               ///< [M, K], row stride a_stride
+  std::int64_t a_stride;
+  const void* w;                ///< packed [N/16, K, 16]
+  const float* bias;            ///< [N] or null
+  float* y;                     ///< [M, N], row stride y_stride
+  std::int64_t m, n, k, y_stride;
+};
+
+/// Row-wise normalisation of x [M, C] with its own row strides; y may be x.
+struct NormArgs {
+  const float* x;
+  const float* weight;          ///< [C]
+  const float* bias;            ///< [C] or null; layer_norm only
+  float* y;
+  std::int64_t x_stride, y_stride, c;
+  float eps;
+};
+
+/// Rotary embedding, rotate-half form, in place on [M, n_heads * D]: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin).
+struct RopeArgs {
+  float* x;                     ///< row stride x_stride
+  const float* cos_table;       ///< [position, D / 2]; row m uses position first_position + m
+  const float* sin_table;
+  std::int64_t x_stride, n_heads, head_dim, first_position;
+};
+
+/// Layout of the keys and values of one layer, f16 or f32. Positions come in blocks of 16 so that the scores of
+/// 16 positions are one vector: keys [Hkv][capacity/16][D][16], values [Hkv][capacity][Dp], Dp = D rounded up to 16.
+inline constexpr std::int64_t kMaxHeadDim = 256;
+struct KvLayout {
+  void* k = nullptr;
+  void* v = nullptr;
+  std::int64_t n_kv_heads = 0, head_dim = 0, capacity = 0;  ///< capacity is a multiple of 16
+  bool f16 = false;
+};
+
+/// Appends rows of keys and values at first_position; padding columns of values are set to 0.
+struct KvAppendArgs {
+  const float* k;               ///< [M, Hkv * D], row stride k_stride
+  const float* v;               ///< [M, Hkv * D], row stride v_stride
+  std::int64_t k_stride, v_stride, first_position;
+  KvLayout cache;
+};
+
+/// Streaming-softmax attention. Row m of q stands at first_position + m and sees positions 0..itself when causal,
+/// else 0..n_positions-1. Blocks of positions are cut at multiples of kAttentionBlock of the absolute position, so the
+/// result does not depend on how a prompt was cut into chunks. Masked and unwritten positions are never read as numbers
+/// that count. Query head h reads kv head h / (n_heads / n_kv_heads).
+inline constexpr std::int64_t kAttentionBlock = 64;
+struct AttentionArgs {
+  const float* q;               ///< [M, H * D], row stride q_stride
+  float* out;                   ///< [M, H * D], row stride out_stride
+  std::int64_t q_stride, out_stride, m, n_heads, first_position, n_positions;
+  KvLayout cache;
+  float scale;                  ///< usually 1 / sqrt(D)
+  bool causal;
+};
+
+enum class Unary : std::uint8_t { gelu_erf, gelu_tanh };
+
+/// One table per instruction set. Every entry is noexcept in spirit: it cannot fail on arguments that ops has checked.
+/// Ranges are rows unless said otherwise.
+struct KernelTable {
+  Isa isa;
+  const char* name;             ///< "avx512vnni"
+  void (*quantize_s8)(const QuantizeArgs&, Range rows);
+  void (*matmul_w4)(const MatmulQArgs&, Range tiles);   ///< tiles of 16 output columns; K is never split
+  void (*matmul_w8)(const MatmulQArgs&, Range tiles);
+  void (*matmul_f32)(const MatmulFArgs&, Range tiles);
+  void (*matmul_f16)(const MatmulFArgs&, Range tiles);
+  void (*rms_norm)(const NormArgs&, Range rows);        ///< y = x / sqrt(mean(x^2) + eps) * weight
+  void (*layer_norm)(const NormArgs&, Range rows);      ///< y = (x - mean) / sqrt(var + eps) * weight + bias
+  void (*rope)(const RopeArgs&, Range rows);
+  void (*kv_append)(const KvAppendArgs&, Range rows);
+  void (*attention)(const AttentionArgs&, std::int64_t head, Range rows);
+  void (*silu_mul)(const float* gate, const float* up, float* y, std::int64_t n);            ///< y = silu(gate) * up
+  void (*unary)(Unary op, const float* x, float* y, std::int64_t n);
+  void (*add)(const float* x, const float* y, float* out, std::int64_t n);                   ///< out = x + y
+  /// out[m, c] = x[m, c] + scale[c] * y[m, c]  (layer scale); dense rows.
+  void (*scale_add)(const float* x, const float* y, const float* scale, float* out, Range rows, std::int64_t c);
+  void (*f16_to_f32)(const std::uint16_t* x, float* y, std::int64_t n);
+  void (*f32_to_f16)(const float* x, std::uint16_t* y, std::int64_t n);                      ///< round to nearest even
+};
+
+}  // namespace vila::kernels

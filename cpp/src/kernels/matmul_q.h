@@ -1,0 +1,222 @@
+// int4 and int8 weights times int8 activations; see MatmulQArgs for the formula and docs/FORMATS.md for the tiles.
+//
+// Two loops share one arithmetic. Few rows (decode) are bound by memory: weights go from memory to registers once, four
+// tiles side by side so that enough sums are in flight. Many rows (prefill, vision) are bound by multiplies: a group of
+// columns is unpacked to bytes once, and blocks of kBlockRows x kBlockTiles sums stay in registers. Every output is one
+// chain of fused multiply-adds over ascending groups in both, so the bits do not depend on the blocking.
+#pragma once
+
+namespace vila::kernels::VILA_ISA_NS {
+
+inline constexpr std::int64_t kPanelColumns = 128;  // columns unpacked at once; every group of int4 fits
+inline constexpr std::int64_t kPrefetchBytes = 1536;
+
+/// What a weight kind contributes: how 4 or 8 columns are loaded and what a group adds beside the dot product.
+struct Int4 {
+  static constexpr std::int64_t kColumnsPerLoad = 8;
+  static I32x16 dot(I32x16 sum, W8 w, A4 a) { return dot4_u(sum, w, a); }
+  static void unpack(const std::uint8_t* w, std::uint8_t* bytes) {
+    const W4 nibbles = load_w4(w);
+    store_w8(bytes, low_nibbles(nibbles));
+    store_w8(bytes + 64, high_nibbles(nibbles));
+  }
+  static constexpr std::int32_t kBias = 0;
+};
+struct Int8 {
+  static constexpr std::int64_t kColumnsPerLoad = 4;
+  static I32x16 dot(I32x16 sum, W8 w, A4 a) { return dot4_s(sum, w, a); }
+  static void unpack(const std::uint8_t* w, std::uint8_t* bytes) { store_w8(bytes, load_w8(w)); }
+  static constexpr std::int32_t kBias = kW8Bias;
+};
+
+/// Bytes that unpack() wrote, as dot() wants them.
+inline W8 load_unpacked(const std::uint8_t* p) {
+  W8 w;
+  __builtin_memcpy(&w, p, sizeof w);
+  return w;
+}
+
+/// acc = fma(dot, w_scale * a_scale, acc), then the offset's term: the whole float arithmetic of a group.
+template <class Kind>
+inline F32x16 finish_group(F32x16 acc, I32x16 sum, F32x16 w_scale, F32x16 offset, float a_scale, std::int32_t a_sum) {
+  if constexpr (Kind::kBias != 0) sum = add(sum, splat_i32(-Kind::kBias * a_sum));
+  acc = fma(to_f32(sum), mul(w_scale, splat(a_scale)), acc);
+  if constexpr (Kind::kColumnsPerLoad == 8) acc = fma(offset, splat(a_scale * static_cast<float>(a_sum)), acc);
+  return acc;
+}
+
+template <class Kind>
+inline F32x16 load_offset(const MatmulQArgs& p, std::int64_t at, F32x16 w_scale) {
+  if constexpr (Kind::kColumnsPerLoad == 4) {
+    return zero_f32();
+  } else {
+    if (p.w_offset != nullptr) return load_f16(p.w_offset + at);
+    const F32x16 zero = p.w_zero != nullptr ? to_f32(load_u8(p.w_zero + at)) : splat(8.0F);
+    return neg(mul(zero, w_scale));
+  }
+}
+
+/// Writes acc + bias to the columns of a tile that exist.
+inline void store_tile(float* y, const float* bias, std::int64_t n, std::int64_t tile, F32x16 acc) {
+  const std::int64_t first = tile * 16;
+  const int valid = n - first < 16 ? static_cast<int>(n - first) : 16;
+  if (valid == 16) {
+    store(y + first, bias != nullptr ? add(acc, load(bias + first)) : acc);
+  } else {
+    store_partial(y + first, bias != nullptr ? add(acc, load_partial(bias + first, valid)) : acc, valid);
+  }
+}
+
+template <class Kind>
+constexpr std::int64_t tile_stride(std::int64_t k_padded) {
+  return k_padded * 64 / Kind::kColumnsPerLoad;
+}
+
+/// Rows row..row+MR of tiles tile..tile+NT, weights straight from memory.
+template <class Kind, int MR, int NT>
+inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t tile) {
+  const std::int64_t groups = p.k_padded / p.group;
+  const std::int64_t stride = tile_stride<Kind>(p.k_padded);
+  const std::uint8_t* w = p.w + tile * stride;
+  const std::int8_t* a = p.a + row * p.k_padded;
+  F32x16 acc[MR][NT];
+  for (int r = 0; r < MR; ++r) {
+    for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32();
+  }
+  for (std::int64_t g = 0; g < groups; ++g) {
+    I32x16 sum[MR][NT];
+    for (int r = 0; r < MR; ++r) {
+      for (int t = 0; t < NT; ++t) sum[r][t] = zero_i32();
+    }
+    for (std::int64_t k = 0; k < p.group; k += Kind::kColumnsPerLoad, w += 64, a += Kind::kColumnsPerLoad) {
+      for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
+      if constexpr (Kind::kColumnsPerLoad == 8) {
+        W4 nibbles[NT];
+        for (int t = 0; t < NT; ++t) nibbles[t] = load_w4(w + t * stride);
+        for (int r = 0; r < MR; ++r) {
+          const A4 low = load_a4(a + r * p.k_padded);
+          const A4 high = load_a4(a + r * p.k_padded + 4);
+          for (int t = 0; t < NT; ++t) sum[r][t] = dot4_u(sum[r][t], low_nibbles(nibbles[t]), low);
+          for (int t = 0; t < NT; ++t) sum[r][t] = dot4_u(sum[r][t], high_nibbles(nibbles[t]), high);
+        }
+      } else {
+        for (int r = 0; r < MR; ++r) {
+          const A4 quad = load_a4(a + r * p.k_padded);
+          for (int t = 0; t < NT; ++t) sum[r][t] = dot4_s(sum[r][t], load_w8(w + t * stride), quad);
+        }
+      }
+    }
+    for (int t = 0; t < NT; ++t) {
+      const std::int64_t at = ((tile + t) * groups + g) * 16;
+      const F32x16 w_scale = load_f16(p.w_scale + at);
+      const F32x16 offset = load_offset<Kind>(p, at, w_scale);
+      for (int r = 0; r < MR; ++r) {
+        const std::int64_t ag = (row + r) * groups + g;
+        acc[r][t] = finish_group<Kind>(acc[r][t], sum[r][t], w_scale, offset, p.a_scale[ag], p.a_sum[ag]);
+      }
+    }
+  }
+  for (int r = 0; r < MR; ++r) {
+    for (int t = 0; t < NT; ++t) store_tile(p.y + (row + r) * p.y_stride, p.bias, p.n, tile + t, acc[r][t]);
+  }
+}
+
+/// The sums of `columns` unpacked columns for MR rows and NT tiles, on top of what `sum` holds.
+template <class Kind, int MR, int NT>
+inline void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int64_t a_stride, std::int64_t columns,
+                       I32x16 (&sum)[MR][NT]) {
+  for (std::int64_t k = 0; k < columns; k += 4, panel += 64 * NT, a += 4) {
+    W8 w[NT];
+    for (int t = 0; t < NT; ++t) w[t] = load_unpacked(panel + 64 * t);
+    for (int r = 0; r < MR; ++r) {
+      const A4 quad = load_a4(a + r * a_stride);
+      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], w[t], quad);
+    }
+  }
+}
+
+/// Columns first..first+columns of NT tiles as bytes, the tiles' vectors side by side.
+template <class Kind, int NT>
+inline void unpack_panel(const MatmulQArgs& p, std::int64_t tile, std::int64_t first, std::int64_t columns,
+                         std::uint8_t* panel) {
+  constexpr std::int64_t kStep = Kind::kColumnsPerLoad;
+  const std::int64_t stride = tile_stride<Kind>(p.k_padded);
+  for (int t = 0; t < NT; ++t) {
+    const std::uint8_t* w = p.w + (tile + t) * stride + first / kStep * 64;
+    for (std::int64_t k = 0; k < columns; k += kStep, w += 64) {
+      alignas(64) std::uint8_t bytes[64 * (kStep / 4)];
+      Kind::unpack(w, bytes);
+      for (std::int64_t part = 0; part < kStep / 4; ++part) {
+        __builtin_memcpy(panel + ((k / 4 + part) * NT + t) * 64, bytes + 64 * part, 64);
+      }
+      prefetch(w + kPrefetchBytes);
+    }
+  }
+}
+
+/// One group of columns for rows row..row+MR; the float sums so far stand in y.
+template <class Kind, int MR, int NT>
+inline void block_group(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, std::int64_t g,
+                        const std::uint8_t* panel, const F32x16 (&w_scale)[NT], const F32x16 (&offset)[NT]) {
+  const std::int64_t groups = p.k_padded / p.group;
+  I32x16 sum[MR][NT];
+  for (int r = 0; r < MR; ++r) {
+    for (int t = 0; t < NT; ++t) sum[r][t] = zero_i32();
+  }
+  block_sums<Kind, MR, NT>(panel, p.a + row * p.k_padded + g * p.group, p.k_padded, p.group, sum);
+  for (int r = 0; r < MR; ++r) {
+    const std::int64_t ag = (row + r) * groups + g;
+    float* y = p.y + (row + r) * p.y_stride;
+    for (int t = 0; t < NT; ++t) {
+      const std::int64_t first = (tile + t) * 16;
+      const int valid = p.n - first < 16 ? static_cast<int>(p.n - first) : 16;
+      F32x16 acc = g == 0 ? zero_f32() : valid == 16 ? load(y + first) : load_partial(y + first, valid);
+      acc = finish_group<Kind>(acc, sum[r][t], w_scale[t], offset[t], p.a_scale[ag], p.a_sum[ag]);
+      store_tile(y, g + 1 == groups ? p.bias : nullptr, p.n, tile + t, acc);
+    }
+  }
+}
+
+/// All rows of tiles tile..tile+NT through unpacked panels; the group is at most kPanelColumns.
+template <class Kind, int NT>
+inline void block_tiles(const MatmulQArgs& p, std::int64_t tile) {
+  const std::int64_t groups = p.k_padded / p.group;
+  alignas(64) std::uint8_t panel[kPanelColumns * 16 * NT];
+  for (std::int64_t g = 0; g < groups; ++g) {
+    unpack_panel<Kind, NT>(p, tile, g * p.group, p.group, panel);
+    F32x16 w_scale[NT], offset[NT];
+    for (int t = 0; t < NT; ++t) {
+      const std::int64_t at = ((tile + t) * groups + g) * 16;
+      w_scale[t] = load_f16(p.w_scale + at);
+      offset[t] = load_offset<Kind>(p, at, w_scale[t]);
+    }
+    std::int64_t row = 0;
+    for (; row + kBlockRows <= p.m; row += kBlockRows) block_group<Kind, kBlockRows, NT>(p, row, tile, g, panel, w_scale, offset);
+    for (; row < p.m; ++row) block_group<Kind, 1, NT>(p, row, tile, g, panel, w_scale, offset);
+  }
+}
+
+template <class Kind, int NT>
+inline void few_rows(const MatmulQArgs& p, std::int64_t tile) {
+  std::int64_t row = 0;
+  for (; row + 2 <= p.m; row += 2) stream_tiles<Kind, 2, NT>(p, row, tile);
+  if (row < p.m) stream_tiles<Kind, 1, NT>(p, row, tile);
+}
+
+template <class Kind>
+inline void matmul_q(const MatmulQArgs& p, Range tiles) {
+  const bool blocked = p.m >= kBlockRows && p.group <= kPanelColumns;
+  std::int64_t tile = tiles.begin;
+  if (blocked) {
+    for (; tile + kBlockTiles <= tiles.end; tile += kBlockTiles) block_tiles<Kind, kBlockTiles>(p, tile);
+    for (; tile < tiles.end; ++tile) block_tiles<Kind, 1>(p, tile);
+  } else {
+    for (; tile + 4 <= tiles.end; tile += 4) few_rows<Kind, 4>(p, tile);
+    for (; tile < tiles.end; ++tile) few_rows<Kind, 1>(p, tile);
+  }
+}
+
+inline void matmul_w4(const MatmulQArgs& p, Range tiles) { matmul_q<Int4>(p, tiles); }
+inline void matmul_w8(const MatmulQArgs& p, Range tiles) { matmul_q<Int8>(p, tiles); }
+
+}  // namespace vila::kernels::VILA_ISA_NS

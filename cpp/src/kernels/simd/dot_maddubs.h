@@ -1,0 +1,19 @@
+// The integer dot product with AVX2: vpmaddubsw and vpmaddwd; see dot_maddubs512.h for the bounds.
+#pragma once
+
+namespace vila::kernels::VILA_ISA_NS {
+
+inline constexpr std::int32_t kW8Bias = 0;
+inline W8 load_w8(const std::uint8_t* p) { W8 r; VILA_EACH(_mm256_loadu_si256(as_m256i(p + 32 * i))); }
+inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) {
+  I32x16 r;
+  VILA_EACH(_mm256_add_epi32(acc.v[i], _mm256_madd_epi16(_mm256_maddubs_epi16(w.v[i], a), _mm256_set1_epi16(1))));
+}
+// |w| is unsigned; the sign of w moves to a.
+inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
+  I32x16 r;
+  VILA_EACH(_mm256_add_epi32(acc.v[i], _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w.v[i]), _mm256_sign_epi8(a, w.v[i])),
+                                                         _mm256_set1_epi16(1))));
+}
+
+}  // namespace vila::kernels::VILA_ISA_NS

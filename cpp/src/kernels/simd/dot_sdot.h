@@ -1,0 +1,21 @@
+// The integer dot product on ARM with the dotprod extension: sdot sums four signed products per lane.
+#pragma once
+
+namespace vila::kernels::VILA_ISA_NS {
+
+using A4 = int8x16_t;
+inline A4 load_a4(const std::int8_t* p) {
+  std::int32_t quad;
+  __builtin_memcpy(&quad, p, sizeof quad);
+  return vreinterpretq_s8_s32(vdupq_n_s32(quad));
+}
+
+inline constexpr std::int32_t kW8Bias = 0;
+inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
+  for (int i = 0; i < 4; ++i) acc.v[i] = vdotq_s32(acc.v[i], w.v[i], a);
+  return acc;
+}
+// 0..15 is a signed byte too.
+inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return dot4_s(acc, w, a); }
+
+}  // namespace vila::kernels::VILA_ISA_NS

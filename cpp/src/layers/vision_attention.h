@@ -1,0 +1,24 @@
+// Self-attention over all patches of one picture: what the two vision towers share.
+#pragma once
+
+#include <cmath>
+
+#include "ops/ops.h"
+
+namespace vila {
+
+/// out [P, C] = multi-head attention of q, k, v [P, C]; every patch sees every patch.
+inline void vision_attention(ExecContext& ctx, Rows q, Rows k, Rows v, std::int64_t n_heads, Rows out) {
+  const Workspace::Frame frame(ctx.workspace);
+  kernels::KvLayout cache;
+  cache.n_kv_heads = n_heads;
+  cache.head_dim = q.cols / n_heads;
+  cache.capacity = round_up(q.rows, 64);
+  cache.k = ctx.workspace.allocate<float>(n_heads * cache.capacity * cache.head_dim);
+  cache.v = ctx.workspace.allocate<float>(n_heads * cache.capacity * round_up(cache.head_dim, 16));
+  ops::kv_append(ctx, k, v, 0, cache);
+  const float scale = 1.0F / std::sqrt(static_cast<float>(cache.head_dim));
+  ops::attention(ctx, q, cache, {n_heads, 0, q.rows, scale, false}, out);
+}
+
+}  // namespace vila

@@ -1,0 +1,82 @@
+#include "threading/thread_pool.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace vila {
+namespace {
+
+// Regions of a forward pass follow each other within microseconds; sleeping between them would cost more than it saves.
+// Longer gaps (sampling, the host's own work) must not burn a core.
+constexpr auto kSpin = std::chrono::microseconds(100);
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) {
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { worker_loop(); });
+}
+
+ThreadPool::~ThreadPool() {
+  quit_.store(true, std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::work() {
+  while (true) {
+    const std::int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
+    if (begin >= n_) return;
+    try {
+      call_(context_, begin, std::min(begin + grain_, n_));
+    } catch (...) {
+      const std::scoped_lock lock(error_mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
+  }
+}
+
+void ThreadPool::worker_loop() {
+  std::uint32_t seen = 0;
+  while (true) {
+    const auto deadline = std::chrono::steady_clock::now() + kSpin;
+    while (generation_.load(std::memory_order_acquire) == seen) {
+      for (int i = 0; i < 64 && generation_.load(std::memory_order_relaxed) == seen; ++i) pause_cpu();
+      if (std::chrono::steady_clock::now() > deadline) generation_.wait(seen, std::memory_order_acquire);
+    }
+    seen = generation_.load(std::memory_order_acquire);
+    if (quit_.load(std::memory_order_relaxed)) return;
+    work();
+    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+  }
+}
+
+void ThreadPool::run(std::int64_t n, std::int64_t grain, Call call, void* context) {
+  const std::scoped_lock lock(region_);
+  call_ = call;
+  context_ = context;
+  n_ = n;
+  grain_ = std::max<std::int64_t>(grain, 1);
+  error_ = nullptr;
+  next_.store(0, std::memory_order_relaxed);
+  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  work();
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+  for (int left = busy_.load(std::memory_order_acquire); left > 0; left = busy_.load(std::memory_order_acquire)) {
+    pause_cpu();
+    if (std::chrono::steady_clock::now() > deadline) busy_.wait(left, std::memory_order_acquire);
+  }
+  if (error_) std::rethrow_exception(error_);
+}
+
+}  // namespace vila

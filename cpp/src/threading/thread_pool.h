@@ -1,0 +1,60 @@
+// The engine's own threads. No OpenMP, so that it can live in any host process.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace vila {
+
+/// Runs parallel regions. Any thread may call parallel_for; regions take turns, so several sessions interleave region by
+/// region. The calling thread works too. Idle threads spin for a moment and then sleep.
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  [[nodiscard]] int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Calls f(begin, end) over 0..n in pieces of `grain` that threads take as they come free. Results must not depend on
+  /// which thread takes what. The first exception is rethrown here after all pieces have ended.
+  template <class F>
+  void parallel_for(std::int64_t n, std::int64_t grain, F&& f) {
+    if (n <= 0) return;
+    if (workers_.empty() || n <= grain) {
+      f(std::int64_t{0}, n);
+      return;
+    }
+    run(n, grain, [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<F*>(context))(begin, end); },
+        const_cast<void*>(static_cast<const void*>(&f)));
+  }
+
+ private:
+  using Call = void (*)(void* context, std::int64_t begin, std::int64_t end);
+  void run(std::int64_t n, std::int64_t grain, Call call, void* context);
+  void work();
+  void worker_loop();
+
+  std::vector<std::thread> workers_;
+  std::mutex region_;  // one region at a time
+
+  // The region's description; written before generation_ grows, read after it was seen to grow.
+  Call call_ = nullptr;
+  void* context_ = nullptr;
+  std::int64_t n_ = 0, grain_ = 1;
+  std::exception_ptr error_;
+  std::mutex error_mutex_;
+
+  alignas(64) std::atomic<std::uint32_t> generation_{0};
+  alignas(64) std::atomic<std::int64_t> next_{0};
+  alignas(64) std::atomic<int> busy_{0};
+  std::atomic<bool> quit_{false};
+};
+
+}  // namespace vila
