@@ -1,4 +1,7 @@
 // Sessions and generations.
+#include <chrono>
+#include <future>
+
 #include "convert.h"
 
 namespace vila::bindings {
@@ -17,6 +20,7 @@ py::object reason_of(const Generation& generation) {
 // A Generation that can be closed before Python collects it.
 struct OpenGeneration {
   std::optional<Generation> generation;
+  bool started = false;  // the first token was asked for
   GenerationStats last_stats;
   py::object last_reason = py::none();
 
@@ -49,13 +53,33 @@ std::unique_ptr<OpenGeneration> start(Session& session, const std::vector<std::p
   return open;
 }
 
+// The first token waits for pictures and prompt, so a signal such as Ctrl-C must be heard meanwhile: the work runs on a
+// thread of its own and this one looks for signals.
+std::optional<TokenEvent> first_token(OpenGeneration& open) {
+  const py::gil_scoped_release release;
+  auto token = std::async(std::launch::async, [&open] { return open.generation->next(); });
+  while (token.wait_for(std::chrono::milliseconds(20)) != std::future_status::ready) {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() == 0) continue;
+    open.generation->cancel();
+    {
+      const py::gil_scoped_release again;
+      token.wait();
+    }
+    throw py::error_already_set();
+  }
+  return token.get();
+}
+
+std::optional<TokenEvent> later_token(OpenGeneration& open) {
+  const py::gil_scoped_release release;
+  return open.generation->next();
+}
+
 TokenEvent next(OpenGeneration& open) {
   if (!open.generation) throw py::stop_iteration();
-  std::optional<TokenEvent> event;
-  {
-    const py::gil_scoped_release release;
-    event = open.generation->next();
-  }
+  const std::optional<TokenEvent> event = open.started ? later_token(open) : first_token(open);
+  open.started = true;
   if (!event) throw py::stop_iteration();
   return *event;
 }

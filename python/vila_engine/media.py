@@ -1,0 +1,201 @@
+"""Pictures and videos of all kinds to 8-bit RGB arrays; Pillow and ffmpeg decode, nothing here resizes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from vila_engine._core import InvalidArgument, IoError, UnsupportedError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+    ImageLike = str | os.PathLike[str] | bytes | PilImage | npt.NDArray[np.uint8]
+    VideoLike = str | os.PathLike[str] | Sequence[ImageLike]
+
+Picture = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 89_478_485
+"""Largest picture, in pixels: Pillow's own bound against decompression bombs."""
+
+
+def load_image(image: ImageLike) -> Picture:
+    """Decodes a picture.
+
+    Args:
+        image: A path, the bytes of a file, a Pillow image, or a uint8 array [H, W], [H, W, 3] or [H, W, 4]. Alpha is
+            dropped and grey is replicated, as Pillow's convert("RGB") does; EXIF orientation is not applied.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        IoError: the file cannot be read.
+        InvalidArgument: it is no picture, has more than MAX_PIXELS pixels, or the array has another type or shape.
+    """
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, Image.Image):
+        _check_size(image.width, image.height)
+        return np.asarray(image.convert("RGB"))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _decode(io.BytesIO(image), f"{len(image)} bytes")
+    if isinstance(image, str | os.PathLike):
+        return _decode(Path(image), str(image))
+    raise InvalidArgument(
+        f"[picture] expected a path, bytes, a Pillow image or a uint8 array, got {type(image).__name__}"
+    )
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise InvalidArgument(
+            f"[picture] too large: expected at most {MAX_PIXELS:,} pixels, got {width} x {height} = {width * height:,}"
+        )
+
+
+def _from_array(array: npt.NDArray[Any]) -> Picture:
+    if array.dtype != np.uint8:
+        raise InvalidArgument(f"[picture] expected a uint8 array, got {array.dtype}")
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
+        raise InvalidArgument(f"[picture] expected [H, W], [H, W, 3] or [H, W, 4], got {list(array.shape)}")
+    _check_size(array.shape[1], array.shape[0])
+    return np.ascontiguousarray(array[:, :, :3])
+
+
+def _decode(source: Path | io.BytesIO, name: str) -> Picture:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                _check_size(image.width, image.height)
+                return np.asarray(image.convert("RGB"))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InvalidArgument(f"[picture] {name}: expected at most {MAX_PIXELS:,} pixels, got more: {error}") from error
+    except FileNotFoundError as error:
+        raise IoError(f"[picture] {name}: expected a picture file, got no such file") from error
+    except IsADirectoryError as error:
+        raise IoError(f"[picture] {name}: expected a picture file, got a folder") from error
+    except UnidentifiedImageError as error:
+        raise InvalidArgument(f"[picture] {name}: expected a picture that Pillow can read, got something else") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports broken pictures in all three ways
+        raise InvalidArgument(f"[picture] {name}: expected a whole picture, got {error}") from error
+
+
+def sample_indices(n_frames: int, n_samples: int) -> list[int]:
+    """Frames to show, as the reference samples them.
+
+    Args:
+        n_frames: Frames in the video, more than `n_samples`.
+        n_samples: Frames to take.
+
+    Returns:
+        trunc(linspace(0, n_frames - 2, n_samples)); the last frame is never taken.
+    """
+    return [int(i) for i in np.linspace(0, n_frames - 2, n_samples, dtype=int)]
+
+
+def load_video(video: VideoLike, n_frames: int) -> list[Picture]:
+    """Takes frames from a video, oldest first.
+
+    Args:
+        video: A path (decoded by ffmpeg, which is looked for in PATH and in imageio-ffmpeg), or a list of pictures.
+        n_frames: Frames to take. A longer video or list is sampled as the reference does. From a shorter file all frames
+            are taken, with black ones in front, as the reference does; a shorter list is taken as it is.
+
+    Returns:
+        Pictures, uint8 [H, W, 3].
+
+    Raises:
+        IoError: the file cannot be read.
+        InvalidArgument: it holds no frame, or `n_frames` is below 1.
+        UnsupportedError: ffmpeg is not installed.
+    """
+    if n_frames < 1:
+        raise InvalidArgument(f"[video] num_video_frames: expected at least 1, got {n_frames}")
+    if isinstance(video, str | os.PathLike):
+        return _decode_video(Path(video), n_frames)
+    if not isinstance(video, Sequence) or isinstance(video, bytes):
+        raise InvalidArgument(f"[video] expected a path or a list of frames, got {type(video).__name__}")
+    if not video:
+        raise InvalidArgument("[video] expected at least 1 frame, got an empty list")
+    chosen = sample_indices(len(video), n_frames) if len(video) > n_frames else range(len(video))
+    return [load_image(video[i]) for i in chosen]
+
+
+def _ffmpeg_binary() -> str:
+    found = shutil.which("ffmpeg")
+    if found:
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        raise UnsupportedError(
+            "[video] expected ffmpeg in PATH or from the extra vila_engine[video], got neither"
+        ) from None
+
+
+def _run_ffmpeg(path: Path, **output: str | int) -> tuple[bytes, str]:
+    try:
+        import ffmpeg
+    except ImportError:
+        raise UnsupportedError("[video] expected the extra vila_engine[video], got no module ffmpeg") from None
+    stream = ffmpeg.input(f"file:{path}", protocol_whitelist="file,crypto,data").output("pipe:", map="0:v:0", **output)
+    try:
+        out, log = stream.global_args("-hide_banner", "-nostdin").run(
+            cmd=_ffmpeg_binary(), capture_stdout=True, capture_stderr=True
+        )
+    except ffmpeg.Error as error:
+        lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise InvalidArgument(f"[video] {path}: expected a video, got: {lines[-1] if lines else 'no message'}") from error
+    return out, log.decode("utf-8", "replace")
+
+
+def _decode_video(path: Path, n_frames: int) -> list[Picture]:
+    if not path.is_file():
+        raise IoError(f"[video] {path}: expected a video file, got {'a folder' if path.is_dir() else 'no such file'}")
+    _, log = _run_ffmpeg(path, format="null", vsync=0)
+    counts = re.findall(r"frame=\s*(\d+)", log)
+    total = int(counts[-1]) if counts else 0
+    if total == 0:
+        raise InvalidArgument(f"[video] {path}: expected at least 1 frame, got 0")
+    chosen = sample_indices(total, n_frames) if total > n_frames else list(range(total))
+    wanted = "+".join(f"eq(n,{i})" for i in sorted(set(chosen)))
+    data, _ = _run_ffmpeg(path, format="image2pipe", vcodec="ppm", pix_fmt="rgb24", vsync=0, vf=f"select='{wanted}'")
+    by_index = dict(zip(sorted(set(chosen)), _split_ppm(data), strict=False))
+    frames = [by_index[i] for i in chosen if i in by_index]
+    if not frames:
+        raise InvalidArgument(f"[video] {path}: expected {len(chosen)} decodable frames, got none")
+    return [np.zeros_like(frames[0])] * (n_frames - len(frames)) + frames
+
+
+def _split_ppm(data: bytes) -> list[Picture]:
+    """Cuts a run of binary PPM pictures (the netpbm P6 format, 8 bits) apart."""
+    frames = []
+    header = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+255\s")
+    at = 0
+    while match := header.match(data, at):
+        width, height = int(match[1]), int(match[2])
+        size = width * height * 3
+        if match.end() + size > len(data):
+            break
+        pixels = np.frombuffer(data, np.uint8, size, match.end()).reshape(height, width, 3)
+        frames.append(pixels)
+        at = match.end() + size
+    return frames

@@ -1,0 +1,200 @@
+#include "reference/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+namespace vila::reference {
+namespace {
+
+std::int64_t scale_index(std::int64_t n, std::int64_t group, std::int64_t groups) {
+  return (n / 16 * groups + group) * 16 + n % 16;
+}
+
+Sum matmul_q(const kernels::MatmulQArgs& p, bool int4, std::int64_t m, std::int64_t n) {
+  const std::int64_t groups = p.k_padded / p.group;
+  Sum sum;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const double w_scale = half_to_double(p.w_scale[scale_index(n, g, groups)]);
+    const double a_scale = p.a_scale[m * groups + g];
+    std::int64_t dot = 0;
+    std::int64_t a_sum = 0;
+    for (std::int64_t k = g * p.group; k < (g + 1) * p.group; ++k) {
+      const int a = p.a[m * p.k_padded + k];
+      dot += a * (int4 ? packed_int4(p.w, n, k, p.k_padded) : packed_int8(p.w, n, k, p.k_padded));
+      a_sum += a;
+    }
+    sum.add(w_scale * a_scale * static_cast<double>(dot));
+    if (!int4) continue;
+    double offset = -8 * w_scale;
+    if (p.w_zero != nullptr) offset = -w_scale * p.w_zero[scale_index(n, g, groups)];
+    if (p.w_offset != nullptr) offset = half_to_double(p.w_offset[scale_index(n, g, groups)]);
+    sum.add(offset * a_scale * static_cast<double>(a_sum));
+  }
+  if (p.bias != nullptr) sum.add(p.bias[n]);
+  return sum;
+}
+
+template <class Weight>
+Sum matmul_f(const kernels::MatmulFArgs& p, std::int64_t m, std::int64_t n, Weight weight) {
+  Sum sum;
+  for (std::int64_t k = 0; k < p.k; ++k) {
+    sum.add(weight((n / 16 * p.k + k) * 16 + n % 16) * static_cast<double>(p.a[m * p.a_stride + k]));
+  }
+  if (p.bias != nullptr) sum.add(p.bias[n]);
+  return sum;
+}
+
+double cached(const void* data, bool f16, std::int64_t at) {
+  if (f16) return half_to_double(static_cast<const std::uint16_t*>(data)[at]);
+  return static_cast<const float*>(data)[at];
+}
+
+}  // namespace
+
+void Sum::add(double term) {
+  value += term;
+  magnitude += std::abs(term);
+}
+
+double half_to_double(std::uint16_t bits) {
+  const double sign = (bits & 0x8000) != 0 ? -1.0 : 1.0;
+  const int exponent = (bits >> 10) & 31;
+  const int mantissa = bits & 1023;
+  if (exponent == 31) {
+    return mantissa != 0 ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
+  }
+  if (exponent == 0) return sign * std::ldexp(mantissa, -24);
+  return sign * std::ldexp(1024 + mantissa, exponent - 25);
+}
+
+std::uint16_t double_to_half(double value) {
+  const int sign = std::signbit(value) ? 0x8000 : 0;
+  const double magnitude = std::abs(value);
+  // Between 0 and infinity the bits count the halves in order: the nearest lies among the neighbours of a bisection.
+  int low = 0;
+  int high = 0x7c00;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (half_to_double(static_cast<std::uint16_t>(middle)) <= magnitude ? low : high) = middle;
+  }
+  const double below = half_to_double(static_cast<std::uint16_t>(low));
+  const double above = high == 0x7c00 ? 65536.0 : half_to_double(static_cast<std::uint16_t>(high));
+  const double to_below = magnitude - below;
+  const double to_above = above - magnitude;
+  const bool up = to_above < to_below || (to_above == to_below && low % 2 == 1);
+  return static_cast<std::uint16_t>(sign | (up ? high : low));
+}
+
+int packed_int4(const std::uint8_t* w, std::int64_t n, std::int64_t k, std::int64_t k_padded) {
+  const std::int64_t tile = n / 16 * (k_padded / 8 * 64);
+  const std::uint8_t byte = w[tile + k / 8 * 64 + 4 * (n % 16) + k % 4];
+  return k % 8 < 4 ? byte % 16 : byte / 16;
+}
+
+int packed_int8(const std::uint8_t* w, std::int64_t n, std::int64_t k, std::int64_t k_padded) {
+  const std::int64_t tile = n / 16 * (k_padded / 4 * 64);
+  const int byte = w[tile + k / 4 * 64 + 4 * (n % 16) + k % 4];
+  return byte < 128 ? byte : byte - 256;
+}
+
+Sum matmul_w4(const kernels::MatmulQArgs& p, std::int64_t m, std::int64_t n) { return matmul_q(p, true, m, n); }
+Sum matmul_w8(const kernels::MatmulQArgs& p, std::int64_t m, std::int64_t n) { return matmul_q(p, false, m, n); }
+
+Sum matmul_f32(const kernels::MatmulFArgs& p, std::int64_t m, std::int64_t n) {
+  return matmul_f(p, m, n, [&](std::int64_t at) { return static_cast<double>(static_cast<const float*>(p.w)[at]); });
+}
+
+Sum matmul_f16(const kernels::MatmulFArgs& p, std::int64_t m, std::int64_t n) {
+  return matmul_f(p, m, n, [&](std::int64_t at) { return half_to_double(static_cast<const std::uint16_t*>(p.w)[at]); });
+}
+
+std::vector<double> rms_norm(const kernels::NormArgs& p, std::int64_t m) {
+  const float* x = p.x + m * p.x_stride;
+  double squares = 0;
+  for (std::int64_t c = 0; c < p.c; ++c) squares += static_cast<double>(x[c]) * x[c];
+  const double root = std::sqrt(squares / static_cast<double>(p.c) + p.eps);
+  std::vector<double> y;
+  for (std::int64_t c = 0; c < p.c; ++c) y.push_back(x[c] / root * p.weight[c]);
+  return y;
+}
+
+LayerNorm layer_norm(const kernels::NormArgs& p, std::int64_t m) {
+  const float* x = p.x + m * p.x_stride;
+  const auto columns = static_cast<double>(p.c);
+  LayerNorm result;
+  for (std::int64_t c = 0; c < p.c; ++c) {
+    result.mean += x[c] / columns;
+    result.mean_magnitude += std::abs(x[c]) / columns;
+  }
+  for (std::int64_t c = 0; c < p.c; ++c) result.variance += (x[c] - result.mean) * (x[c] - result.mean) / columns;
+  const double root = std::sqrt(result.variance + p.eps);
+  for (std::int64_t c = 0; c < p.c; ++c) {
+    result.y.push_back((x[c] - result.mean) / root * p.weight[c] + (p.bias != nullptr ? p.bias[c] : 0.0F));
+  }
+  return result;
+}
+
+std::vector<double> rope(const kernels::RopeArgs& p, std::int64_t m) {
+  const float* x = p.x + m * p.x_stride;
+  const std::int64_t half = p.head_dim / 2;
+  std::vector<double> y(static_cast<std::size_t>(p.n_heads * p.head_dim));
+  for (std::int64_t at = 0; at < p.n_heads * p.head_dim; ++at) {
+    const std::int64_t d = at % p.head_dim;
+    const std::int64_t angle = (p.first_position + m) * half + d % half;
+    const double cosine = p.cos_table[angle];
+    const double sine = p.sin_table[angle];
+    const double partner = d < half ? -x[at + half] : x[at - half];
+    y[static_cast<std::size_t>(at)] = x[at] * cosine + partner * sine;
+  }
+  return y;
+}
+
+double silu(double x) { return x / (1 + std::exp(-x)); }
+// erfc keeps the left tail, where 1 + erf would cancel.
+double gelu_erf(double x) { return x / 2 * std::erfc(-x / std::numbers::sqrt2); }
+double gelu_tanh(double x) {
+  const double z = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+  return x / (1 + std::exp(-2 * z));  // x/2 (1 + tanh z)
+}
+
+double cached_key(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, std::int64_t d) {
+  const std::int64_t block = kv_head * (cache.capacity / 16) + position / 16;
+  return cached(cache.k, cache.f16, (block * cache.head_dim + d) * 16 + position % 16);
+}
+
+double cached_value(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, std::int64_t d) {
+  const std::int64_t padded = (cache.head_dim + 15) / 16 * 16;
+  return cached(cache.v, cache.f16, (kv_head * cache.capacity + position) * padded + d);
+}
+
+Attention attention(const kernels::AttentionArgs& p, std::int64_t head, std::int64_t m) {
+  const std::int64_t dim = p.cache.head_dim;
+  const std::int64_t kv_head = head / (p.n_heads / p.cache.n_kv_heads);
+  Attention result;
+  result.seen = p.causal ? std::min(p.first_position + m + 1, p.n_positions) : p.n_positions;
+  std::vector<double> scores;
+  for (std::int64_t position = 0; position < result.seen; ++position) {
+    Sum score;
+    for (std::int64_t d = 0; d < dim; ++d) {
+      score.add(static_cast<double>(p.q[m * p.q_stride + head * dim + d]) * p.scale *
+                cached_key(p.cache, kv_head, position, d));
+    }
+    scores.push_back(score.value);
+    result.score_magnitude = std::max(result.score_magnitude, score.magnitude);
+  }
+  const double highest = *std::max_element(scores.begin(), scores.end());
+  double total = 0;
+  for (double& score : scores) total += score = std::exp(score - highest);
+  result.out.resize(static_cast<std::size_t>(dim));
+  for (std::int64_t position = 0; position < result.seen; ++position) {
+    const double weight = scores[static_cast<std::size_t>(position)] / total;
+    for (std::int64_t d = 0; d < dim; ++d) {
+      result.out[static_cast<std::size_t>(d)].add(weight * cached_value(p.cache, kv_head, position, d));
+    }
+  }
+  return result;
+}
+
+}  // namespace vila::reference
