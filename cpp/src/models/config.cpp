@@ -1,6 +1,6 @@
 #include "models/config.h"
 
-#include "kernels/kernel_table.h"
+#include "ops/ops.h"
 #include "vila/error.h"
 
 namespace vila {
@@ -16,8 +16,8 @@ float real(const Json& json, const char* key) { return static_cast<float>(json.a
 }
 
 void check_head_dim(const std::string& where, std::int64_t head_dim) {
-  if (head_dim > kernels::kMaxHeadDim) {
-    wrong(where, "at most " + std::to_string(kernels::kMaxHeadDim), std::to_string(head_dim));
+  if (head_dim > ops::kMaxHeadDim) {
+    wrong(where, "at most " + std::to_string(ops::kMaxHeadDim), std::to_string(head_dim));
   }
 }
 

@@ -11,6 +11,9 @@
 
 namespace vila::ops {
 
+/// Widest attention head that the kernels take.
+inline constexpr std::int64_t kMaxHeadDim = kernels::kMaxHeadDim;
+
 /// Rows of activations that several matrices multiply; their int8 form is computed once, when first needed, into the
 /// workspace frame that is open when the object is made.
 class Activations {
