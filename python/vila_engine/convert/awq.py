@@ -5,16 +5,15 @@ Integers, scales and zero points come out bit for bit; nothing is rounded here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vila_engine._core import CheckpointError, UnsupportedError
+from vila_engine._core import UnsupportedError
 from vila_engine.convert.readers import TensorSource
-
-Shape = tuple[int, ...]
 
 LLM_AWQ_GROUP = 128
 LLM_AWQ_BLOCK = 64  # inputs that are packed together
@@ -27,7 +26,7 @@ GROUPS = (32, 64, 128)
 
 @dataclass(frozen=True)
 class AwqMatrix:
-    """A 4-bit matrix of N outputs and K inputs, with G = K / group groups of inputs per output.
+    """Some rows of a 4-bit matrix: N outputs, K inputs, G = K / group groups of inputs per output.
 
     Either `zeros` or `offsets` is there.
 
@@ -57,81 +56,139 @@ class AwqMatrix:
         return weights.reshape(n, k)
 
 
-def import_llm_awq(source: TensorSource, name: str) -> AwqMatrix:
-    """Reads a matrix of llm-awq's second layout, as in the published VILA 1.5 AWQ files.
+@dataclass(frozen=True)
+class AwqLayout:
+    """How the matrices of a language model are packed.
+
+    "llm-awq" (second layout, as in the published VILA 1.5 AWQ files): `<name>.qweight` int16 [N/4, K], `<name>.scales`
+    and `<name>.scaled_zeros` float16 [R, N], R being K/128 rounded up to a multiple of 8.
+    "autoawq" (GEMM): `<name>.qweight` int32 [K, N/8], `<name>.qzeros` int32 [G, N/8], `<name>.scales` float16 [G, N].
+    """
+
+    kind: Literal["llm-awq", "autoawq"]
+    group: int
+
+    @property
+    def weight_format(self) -> str:
+        """The format that holds such matrices unchanged (docs/FORMATS.md)."""
+        return f"w4p16x8g{self.group}{'o' if self.kind == 'llm-awq' else 'z'}"
+
+    def parts(self, n: int, k: int) -> dict[str, tuple[str, tuple[int, int]]]:
+        """Type and shape of the tensors of a matrix [N, K], by the last word of their names."""
+        groups = -(-k // self.group)
+        if self.kind == "llm-awq":
+            scales = ("float16", (-(-groups // SCALE_ROWS) * SCALE_ROWS, n))
+            return {"qweight": ("int16", (n // LLM_AWQ_STRIP, k)), "scales": scales, "scaled_zeros": scales}
+        return {
+            "qweight": ("int32", (k, n // NIBBLES)),
+            "scales": ("float16", (groups, n)),
+            "qzeros": ("int32", (groups, n // NIBBLES)),
+        }
+
+    def problems(self, source: TensorSource, name: str, n: int, k: int) -> list[str]:
+        """What is wrong with the tensors of the matrix `name`, which is to be [N, K]."""
+        if n % NIBBLES or k % self.group:
+            return [f"{name}: expected a 4-bit matrix of a multiple of {NIBBLES} by {self.group}, got {(n, k)}"]
+        found = set(source.names())
+        problems = []
+        for part, (dtype, shape) in self.parts(n, k).items():
+            if f"{name}.{part}" not in found:
+                problems.append(f"missing {name}.{part}")
+                continue
+            info = source.info(f"{name}.{part}")
+            if (info.dtype, info.shape) != (dtype, shape):
+                problems.append(f"{name}.{part}: expected {dtype} {shape}, got {info.dtype} {info.shape}")
+        return problems
+
+    def blocks(self, source: TensorSource, name: str, n: int, k: int, step: int) -> Iterator[tuple[int, AwqMatrix]]:
+        """Unpacks a matrix [N, K] without `problems` by blocks of rows.
+
+        Args:
+            source: Holds the tensors.
+            name: Name of the linear layer, such as "model.layers.0.mlp.up_proj".
+            n: Outputs.
+            k: Inputs.
+            step: Rows of a block, a multiple of 8.
+
+        Yields:
+            First row and the rows.
+        """
+        read = self._llm_awq_rows if self.kind == "llm-awq" else self._autoawq_rows
+        yield from read(source, name, [(begin, min(begin + step, n)) for begin in range(0, n, step)], k)
+
+    def _llm_awq_rows(
+        self, source: TensorSource, name: str, blocks: list[tuple[int, int]], k: int
+    ) -> Iterator[tuple[int, AwqMatrix]]:
+        n_groups = k // self.group
+        scales = source.read(f"{name}.scales", (0, n_groups))
+        offsets = source.read(f"{name}.scaled_zeros", (0, n_groups))
+        for begin, end in blocks:
+            words = source.read(f"{name}.qweight", (begin // LLM_AWQ_STRIP, end // LLM_AWQ_STRIP)).view(np.uint32)
+            q, wide = _unpack_llm_awq(words, k), np.s_[:, begin:end]
+            yield begin, AwqMatrix(q, _dense(scales[wide].T), None, _dense(offsets[wide].T), self.group)
+
+    def _autoawq_rows(
+        self, source: TensorSource, name: str, blocks: list[tuple[int, int]], k: int
+    ) -> Iterator[tuple[int, AwqMatrix]]:
+        del k
+        # Outputs are columns in the file, so all of the packed matrix is read: N * K / 2 bytes.
+        words = source.read(f"{name}.qweight")
+        scales, zeros = source.read(f"{name}.scales"), source.read(f"{name}.qzeros")
+        for begin, end in blocks:
+            packed = np.s_[:, begin // NIBBLES : end // NIBBLES]
+            q, zero = _unpack_gemm(words[packed]), _unpack_gemm(zeros[packed])
+            yield begin, AwqMatrix(q, _dense(scales[:, begin:end].T), zero, None, self.group)
+
+
+def detect_layout(source: TensorSource, quantization: dict[str, Any]) -> AwqLayout | None:
+    """Finds out how the matrices of a language model are packed.
 
     Args:
-        source: Holds `<name>.qweight` int16 [N/4, K], `<name>.scales` and `<name>.scaled_zeros` float16 [R, N]; R is
-            K/128 rounded up to a multiple of 8.
-        name: Name of the linear layer, such as "model.layers.0.mlp.up_proj".
+        source: Its tensors.
+        quantization: `quantization_config` of its config.json, which AutoAWQ writes; may be empty.
 
     Returns:
-        The matrix in groups of 128; `offsets` are the stored scaled_zeros, `zeros` is None.
+        The layout, or None if nothing is packed.
 
     Raises:
-        CheckpointError: a tensor is missing or has a wrong shape.
-        UnsupportedError: a tensor has another type, as in other layouts of the tool.
+        UnsupportedError: it is packed in another way.
     """
-    _expect_types(source, name, {"qweight": "int16", "scales": "float16", "scaled_zeros": "float16"})
-    strips, k = _matrix_shape(source, f"{name}.qweight")
-    if not strips or not k or k % LLM_AWQ_GROUP:
-        raise CheckpointError(
-            f"[convert] {name}.qweight: expected [N/4, K] with K a multiple of {LLM_AWQ_GROUP}, got {(strips, k)}"
+    names = set(source.names())
+    packed = next((name for name in source.names() if name.endswith(".qweight")), None)
+    if packed is None:
+        return None
+    info, stem = source.info(packed), packed.removesuffix("qweight")
+    if info.dtype == "int16" and stem + "scaled_zeros" in names:
+        return AwqLayout("llm-awq", LLM_AWQ_GROUP)
+    if info.dtype != "int32" or stem + "qzeros" not in names:
+        raise UnsupportedError(
+            f"[convert] {packed}: expected llm-awq v2 (int16 beside scaled_zeros) or AutoAWQ (int32 beside qzeros) "
+            f"packing, got {info.dtype} {info.shape}"
         )
-    n, n_groups = strips * LLM_AWQ_STRIP, k // LLM_AWQ_GROUP
-    padded = -(-n_groups // SCALE_ROWS) * SCALE_ROWS
-    for part in ("scales", "scaled_zeros"):
-        _expect_shape(source, f"{name}.{part}", (padded, n))
-    words = source.read(f"{name}.qweight").view(np.uint32)
+    bits = quantization.get("bits", quantization.get("w_bit", 4))
+    found = (quantization.get("quant_method", "awq"), bits, str(quantization.get("version", "gemm")).lower())
+    if found != ("awq", 4, "gemm"):
+        raise UnsupportedError(
+            f"[convert] quantization_config: expected quant_method awq, bits 4, version gemm, got {found}"
+        )
+    group = quantization.get("group_size", quantization.get("q_group_size"))
+    if group is None:
+        n_groups = source.info(stem + "scales").shape[:1] if stem + "scales" in names else ()
+        group = info.shape[0] // max(1, *n_groups) if info.shape and n_groups else GROUPS[-1]
+    if group not in GROUPS:
+        raise UnsupportedError(f"[convert] {packed}: expected a group size of {GROUPS}, got {group!r}")
+    return AwqLayout("autoawq", group)
+
+
+def _unpack_llm_awq(words: npt.NDArray[np.uint32], k: int) -> npt.NDArray[np.uint8]:
+    """Unpacks uint32 [N/4, K/2] to uint8 [N, K]."""
+    strips = len(words)
     # Nibble m of word t of a block holds input 32 (t / 4) + 8 (m mod 4) + 2 (t mod 4) + m / 4 of that block.
     words = words.reshape(strips, k // LLM_AWQ_BLOCK, LLM_AWQ_STRIP, 2, 4).transpose(0, 2, 1, 3, 4)
     q = np.empty((strips, LLM_AWQ_STRIP, k // LLM_AWQ_BLOCK, 2, 4, 4, 2), np.uint8)
     for m in range(NIBBLES):
         q[:, :, :, :, m % 4, :, m // 4] = (words >> np.uint32(4 * m)) & np.uint32(15)
-    return AwqMatrix(
-        q=q.reshape(n, k),
-        scales=_rows_to_outputs(source.read(f"{name}.scales", (0, n_groups))),
-        zeros=None,
-        offsets=_rows_to_outputs(source.read(f"{name}.scaled_zeros", (0, n_groups))),
-        group=LLM_AWQ_GROUP,
-    )
-
-
-def import_autoawq(source: TensorSource, name: str) -> AwqMatrix:
-    """Reads a matrix of AutoAWQ's GEMM layout.
-
-    Args:
-        source: Holds `<name>.qweight` int32 [K, N/8], `<name>.qzeros` int32 [G, N/8] and `<name>.scales` float16
-            [G, N]; K / G is 32, 64 or 128.
-        name: Name of the linear layer.
-
-    Returns:
-        The matrix with integer `zeros`; `offsets` is None.
-
-    Raises:
-        CheckpointError: a tensor is missing or has a wrong shape.
-        UnsupportedError: a tensor has another type, or the groups another size.
-    """
-    _expect_types(source, name, {"qweight": "int32", "qzeros": "int32", "scales": "float16"})
-    k, n_words = _matrix_shape(source, f"{name}.qweight")
-    n_groups, n = _matrix_shape(source, f"{name}.scales")
-    _expect_shape(source, f"{name}.qweight", (k, n // NIBBLES))
-    _expect_shape(source, f"{name}.scales", (n_groups, n_words * NIBBLES))
-    _expect_shape(source, f"{name}.qzeros", (n_groups, n_words))
-    if not n or not n_groups or k % n_groups:
-        raise CheckpointError(
-            f"[convert] {name}.scales: expected [G, N], neither zero and G a divisor of {k}, got {(n_groups, n)}"
-        )
-    group = k // n_groups
-    if group not in GROUPS:
-        raise UnsupportedError(f"[convert] {name}: expected a group size of {GROUPS}, got {group}")
-    return AwqMatrix(
-        q=_unpack_gemm(source.read(f"{name}.qweight")),
-        scales=_rows_to_outputs(source.read(f"{name}.scales")),
-        zeros=_unpack_gemm(source.read(f"{name}.qzeros")),
-        offsets=None,
-        group=group,
-    )
+    return q.reshape(strips * LLM_AWQ_STRIP, k)
 
 
 def _unpack_gemm(words: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
@@ -143,25 +200,5 @@ def _unpack_gemm(words: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     return result.reshape(n_words * NIBBLES, rows)
 
 
-def _rows_to_outputs(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(values.T)
-
-
-def _matrix_shape(source: TensorSource, name: str) -> tuple[int, int]:
-    shape = source.info(name).shape
-    if len(shape) != 2:
-        raise CheckpointError(f"[convert] {name}: expected a matrix, got shape {shape}")
-    return shape[0], shape[1]
-
-
-def _expect_shape(source: TensorSource, name: str, expected: Shape) -> None:
-    shape = source.info(name).shape
-    if shape != expected:
-        raise CheckpointError(f"[convert] {name}: expected shape {expected}, got {shape}")
-
-
-def _expect_types(source: TensorSource, name: str, types: dict[str, str]) -> None:
-    for part, expected in types.items():
-        dtype = source.info(f"{name}.{part}").dtype
-        if dtype != expected:
-            raise UnsupportedError(f"[convert] {name}.{part}: expected {expected}, got {dtype}")
+def _dense(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(values)

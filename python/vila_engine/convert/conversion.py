@@ -1,35 +1,43 @@
-"""The conversion itself: plan, check everything, then stream tensor by tensor into the new folder."""
+"""The conversion itself: check everything, then stream tensor by tensor into the new folder."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from vila_engine import _core
-from vila_engine._core import CheckpointError, InvalidArgument, IoError, UnsupportedError
-from vila_engine.convert.awq import AwqMatrix, import_autoawq, import_llm_awq
-from vila_engine.convert.folders import CONV_MODES, SourceModel, detect_conv_mode, read_folder
-from vila_engine.convert.plan import Entry, Formats, Part, ignored, plan_entries
-from vila_engine.convert.readers import TensorSource, open_tensors, open_torch
-from vila_engine.convert.tokenizers import Spec, read_tokenizer, spec_to_tensors
-from vila_engine.convert.writer import SafetensorsWriter, TensorPlan, atomic_folder, check_destination, check_space
+from vila_engine._core import CheckpointError, InvalidArgument
+from vila_engine.convert.awq import AwqMatrix
+from vila_engine.convert.checkpoint import Checkpoint
+from vila_engine.convert.folders import CONV_MODES, detect_conv_mode, read_folder
+from vila_engine.convert.hub import find_source, published_name
+from vila_engine.convert.plan import TILE_ROWS, Entry, Formats, part_shapes
+from vila_engine.convert.progress import ByteCounter, Progress
+from vila_engine.convert.tokenizers import spec_to_tensors
+from vila_engine.convert.writer import (
+    FORMAT,
+    SafetensorsWriter,
+    TensorPlan,
+    atomic_folder,
+    check_destination,
+    check_space,
+)
 
 Array = npt.NDArray[Any]
 Weights = Literal["f32", "f16", "int8", "int4"]
-Awq = Literal["llm-awq", "autoawq"]
 
 WEIGHTS: tuple[Weights, ...] = ("f32", "f16", "int8", "int4")
 GROUP_SIZES = (32, 64, 128)
-BLOCK_BYTES = 64 << 20  # rows of a matrix that are converted at once, as f32
-TILE_ROWS = 16
-MAX_PADDING_ROWS = 1024
+BLOCK_BYTES = 32 << 20  # rows of a matrix that are converted at once, as f32
+MARGIN_BYTES = 1 << 20  # on the disk, for the header and config.json
 
 
 @dataclass(frozen=True)
@@ -64,13 +72,13 @@ def convert(
     conv_mode: str | None = None,
     dequantize: bool = False,
     force: bool = False,
-    progress: bool | Callable[[int, int], None] = False,
+    progress: Progress = False,
 ) -> ConvertReport:
     """Converts a published VILA 1.5 checkpoint.
 
-    Integer weights are rounded to nearest; a checkpoint that already is 4-bit AWQ keeps its values, scales and zero points
-    exactly when `weights` is "int4". One block of rows is in memory at a time. The result appears under its name only when
-    it is complete.
+    Integer weights are rounded to nearest; a checkpoint that already is 4-bit AWQ keeps its values, scales and zero
+    points exactly when `weights` is "int4". One block of rows is in memory at a time. The result appears under its name
+    only when it is complete.
 
     Args:
         source: Folder in the published layout, or the id of such a repository on the Hugging Face Hub.
@@ -99,15 +107,14 @@ def convert(
     if conv_mode is not None and conv_mode not in CONV_MODES:
         raise InvalidArgument(f"[convert] conv_mode: expected one of {', '.join(CONV_MODES)}, got {conv_mode}")
     check_destination(destination, force=force)
-    folder = _local_folder(source)
-    model = read_folder(folder)
-    spec = read_tokenizer(model.llm_folder)
-    with ExitStack() as stack:
-        job = _Job(model, spec, formats, weights, stack, dequantize=dequantize)
-        mode, reason = (conv_mode, "") if conv_mode else detect_conv_mode(folder.resolve().name, _special_tokens(spec))
+    folder = find_source(source)
+    name = published_name(folder)
+    with Checkpoint(read_folder(folder)) as checkpoint:
+        mode, reason = (conv_mode, "") if conv_mode else detect_conv_mode(name, checkpoint.special_tokens())
         if reason:
-            model.notes.append(f"conversation mode {mode}: {reason}")
-        return job.write(destination, mode, progress)
+            checkpoint.model.notes.append(f"conversation mode {mode}: {reason}")
+        job = _Job(checkpoint, formats, keep_awq=weights == "int4", dequantize=dequantize)
+        return job.write(destination, name, mode, progress, force=force)
 
 
 def _formats(weights: Weights, vision: Weights | None, head: Weights | None, group_size: int) -> Formats:
@@ -129,148 +136,36 @@ def _formats(weights: Weights, vision: Weights | None, head: Weights | None, gro
     )
 
 
-def _local_folder(source: str | Path) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        return path
-    text = str(source)
-    if path.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
-        found = "a file" if path.exists() else "nothing there"
-        raise IoError(f"[convert] {source}: expected a checkpoint folder or a Hub id such as org/name, got {found}")
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise IoError(
-            f"[convert] {source}: expected a folder, got a name that looks like a Hub id; "
-            "install vila_engine[convert] to download it"
-        ) from None
-    try:
-        return Path(huggingface_hub.snapshot_download(text))
-    except Exception as error:
-        raise IoError(f"[convert] {source}: expected a folder or a repository of the Hub, got {error}") from error
-
-
-def _special_tokens(spec: Spec) -> set[str]:
-    tokens = {token["content"] for token in spec["added_tokens"]} | set(spec["special_tokens"])
-    return tokens | {
-        piece.decode("utf-8", "replace") for piece, type_ in zip(spec["pieces"], spec["types"], strict=True) if type_ in (3, 4)
-    }
-
-
 class _Job:
     """A planned conversion."""
 
-    def __init__(
-        self, model: SourceModel, spec: Spec, formats: Formats, weights: Weights, stack: ExitStack, *, dequantize: bool
-    ) -> None:
-        self.model = model
-        self.spec = spec
+    def __init__(self, checkpoint: Checkpoint, formats: Formats, *, keep_awq: bool, dequantize: bool) -> None:
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model
         self.formats = formats
-        self.keep_awq = weights == "int4"
+        self.keep_awq = keep_awq
         self.dequantize = dequantize
-        self.sources: dict[Part, TensorSource] = {
-            "llm": stack.enter_context(self._open_llm()),
-            "vision": stack.enter_context(open_tensors(model.vision_folder)),
-        }
-        if model.projector["kind"] != "identity":
-            self.sources["projector"] = stack.enter_context(open_tensors(model.projector_folder))
-        self.names = {part: set(source.names()) for part, source in self.sources.items()}
-        self.awq = self._detect_awq()
-        self.entries = plan_entries(model)
-        self._check()
-        self._fit_vocabulary()
 
-    def _open_llm(self) -> TensorSource:
-        quantised = sorted(self.model.llm_folder.glob("*.pt"))
-        if len(quantised) > 1:
-            raise CheckpointError(
-                f"[convert] {self.model.llm_folder}: expected at most one .pt file, got {[path.name for path in quantised]}"
-            )
-        if not quantised:
-            return open_tensors(self.model.llm_folder)
-        self.model.notes.append(f"language model read from {quantised[0].name}")
-        return open_torch(quantised[0])
-
-    def _detect_awq(self) -> Awq | None:
-        packed = [name for name in self.names["llm"] if name.endswith(".qweight")]
-        if not packed:
-            return None
-        info = self.sources["llm"].info(packed[0])
-        if info.dtype == "int16":
-            return "llm-awq"
-        if info.dtype == "int32" and packed[0].replace(".qweight", ".qzeros") in self.names["llm"]:
-            return "autoawq"
-        raise UnsupportedError(f"[convert] {packed[0]}: expected llm-awq v2 (int16) or AutoAWQ (int32) packing, got {info}")
-
-    def _is_awq(self, entry: Entry) -> bool:
-        return entry.part == "llm" and entry.source.removesuffix("weight") + "qweight" in self.names["llm"]
-
-    def _check(self) -> None:
-        """Compares the plan with what is in the files; lists every difference."""
-        problems: list[str] = []
-        used: dict[Part, set[str]] = {part: set() for part in self.sources}
-        for entry in self.entries:
-            if self._is_awq(entry):
-                stem = entry.source.removesuffix("weight")
-                parts = ("qweight", "scales", "scaled_zeros" if self.awq == "llm-awq" else "qzeros")
-                used["llm"] |= {stem + part for part in parts}
-                problems += [f"llm: missing {stem}{p}" for p in parts if stem + p not in self.names["llm"]]
-                continue
-            used[entry.part].add(entry.source)
-            if entry.source not in self.names[entry.part]:
-                problems.append(f"{entry.part}: missing {entry.source}")
-                continue
-            info = self.sources[entry.part].info(entry.source)
-            if tuple(info.shape) != entry.published:
-                problems.append(f"{entry.part}: {entry.source}: expected shape {entry.published}, got {tuple(info.shape)}")
-            elif info.dtype not in ("float32", "float16", "bfloat16"):
-                problems.append(f"{entry.part}: {entry.source}: expected floating-point numbers, got {info.dtype}")
-        for part, names in self.names.items():
-            unknown = sorted(name for name in names - used[part] if not ignored(self.model, part, name))
-            problems += [f"{part}: unknown tensor {name}" for name in unknown]
-        if problems:
-            listed = "".join(f"\n  - {problem}" for problem in problems)
-            raise CheckpointError(
-                f"[convert] {self.model.folder}: expected a complete VILA 1.5 checkpoint, got {len(problems)} problems:{listed}"
-            )
-
-    def _fit_vocabulary(self) -> None:
-        """Drops padding rows behind the tokenizer's last token, as the reference does when it resizes the embeddings."""
-        rows, tokens = self.model.llm["vocab_size"], len(self.spec["pieces"])
-        if tokens > rows or rows - tokens > min(MAX_PADDING_ROWS, rows // TILE_ROWS):
-            raise CheckpointError(
-                f"[convert] {self.model.llm_folder}: expected a tokenizer of about {rows} tokens (vocab_size), got {tokens}"
-            )
-        if tokens < rows:
-            self.model.llm["vocab_size"] = tokens
-            self.model.notes.append(f"{rows - tokens} padding rows of the vocabulary dropped")
-            wide = ("llm.lm_head", "llm.model.embed_tokens.weight")
-            self.entries = [
-                replace(e, shape=(tokens, e.shape[1])) if e.name in wide else e for e in self.entries
-            ]
-        bad = [id_ for id_ in self.model.llm["eos_token_ids"] if not 0 <= id_ < tokens]
-        if bad:
-            raise CheckpointError(f"[convert] eos_token_id: expected ids below {tokens}, got {bad}")
-
-    def write(self, destination: Path, conv_mode: str, progress: bool | Callable[[int, int], None]) -> ConvertReport:
-        tokenizer_config, tokenizer_tensors = spec_to_tensors(self.spec)
-        matrix_formats = {entry.name: self._format(entry) for entry in self.entries if entry.kind == "matrix"}
-        plans = [TensorPlan(name, array.dtype, array.shape) for name, array in tokenizer_tensors.items()]
-        for entry in self.entries:
+    def write(self, destination: Path, name: str, conv_mode: str, progress: Progress, *, force: bool) -> ConvertReport:
+        tokenizer_config, tokenizer_tensors = spec_to_tensors(self.checkpoint.spec)
+        entries = self.checkpoint.entries
+        matrix_formats = {entry.name: self._stored_format(entry) for entry in entries if entry.kind == "matrix"}
+        plans = [TensorPlan(tensor, array.dtype, array.shape) for tensor, array in tokenizer_tensors.items()]
+        for entry in entries:
             plans += self._plans(entry)
         needed = sum(plan.n_bytes for plan in plans)
-        check_space(destination, needed + (1 << 20))
-        config = self._config(conv_mode, tokenizer_config)
-        with atomic_folder(destination) as scratch, _Progress(needed, progress) as done:
-            (scratch / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        check_space(destination, needed + MARGIN_BYTES)
+        config = self._config(name, conv_mode, tokenizer_config)
+        with atomic_folder(destination, replace=force) as scratch, ByteCounter(needed, progress) as done:
+            _write_text(scratch / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
             with (scratch / "model.safetensors").open("wb") as file:
                 writer = SafetensorsWriter(file, plans, matrix_formats)
-                for name, array in tokenizer_tensors.items():
-                    writer.write(name, array)
+                for tensor, array in tokenizer_tensors.items():
+                    writer.write(tensor, array)
                     done(array.nbytes)
-                for entry in self.entries:
-                    for name, array, first_row in self._blocks(entry):
-                        writer.write(name, array, first_row)
+                for entry in entries:
+                    for tensor, array, first_row in self._blocks(entry):
+                        writer.write(tensor, array, first_row)
                         done(array.nbytes)
                 writer.finish()
         return ConvertReport(
@@ -282,15 +177,15 @@ class _Job:
             notes=tuple(self.model.notes),
         )
 
-    def _config(self, conv_mode: str, tokenizer: dict[str, Any]) -> dict[str, Any]:
-        vision = {key: value for key, value in self.model.vision.items() if key != "qkv_bias"}
+    def _config(self, name: str, conv_mode: str, tokenizer: dict[str, Any]) -> dict[str, Any]:
+        awq = self.checkpoint.awq
         return {
-            "format": "vila_engine",
+            "format": FORMAT,
             "format_version": 1,
             "generator": f"vila_engine {_core.__version__}",
-            "source": {"name": self.model.folder.resolve().name, "layout": self.awq or "hf"},
+            "source": {"name": name, "layout": awq.kind if awq else "hf"},
             "llm": self.model.llm,
-            "vision": vision,
+            "vision": self.model.vision,
             "s2": self.model.s2,
             "projector": self.model.projector,
             "image": self.model.image,
@@ -299,130 +194,102 @@ class _Job:
             "tokenizer": tokenizer,
         }
 
-    def _awq_format(self) -> str:
-        # The zero point's form follows from the packing; the group size is the only one that the tools write.
-        return "w4p16x8g128o" if self.awq == "llm-awq" else f"w4p16x8g{self._autoawq_group()}z"
-
-    def _autoawq_group(self) -> int:
-        name = next(name for name in self.names["llm"] if name.endswith(".qweight"))
-        info, scales = self.sources["llm"].info(name), self.sources["llm"].info(name.replace("qweight", "scales"))
-        group = info.shape[0] // max(scales.shape[0], 1)
-        if group not in GROUP_SIZES:
-            raise UnsupportedError(f"[convert] {name}: expected a group size of 32, 64 or 128, got {group}")
-        return group
-
-    def _integer_format(self, entry: Entry) -> str:
-        return self._awq_format() if self._is_awq(entry) and self.keep_awq else self.formats.of(entry.role)
-
     def _format(self, entry: Entry) -> str:
-        return "f32p16" if self.dequantize else self._integer_format(entry)
+        """The format that decides the values of a matrix."""
+        awq = self.checkpoint.awq
+        if awq is not None and self.keep_awq and self.checkpoint.is_packed(entry):
+            return awq.weight_format
+        return self.formats.of(entry.role)
+
+    def _stored_format(self, entry: Entry) -> str:
+        return "f32p16" if self.dequantize else self._format(entry)
 
     def _plans(self, entry: Entry) -> list[TensorPlan]:
         if entry.kind == "vector":
             return [TensorPlan(entry.name, np.dtype(np.float32), entry.shape)]
         if entry.kind == "table":
             return [TensorPlan(entry.name, self._table_type(), entry.shape)]
-        n, k = entry.shape
-        return [TensorPlan(f"{entry.name}.{part}", dtype, shape) for part, dtype, shape in part_shapes(self._format(entry), n, k)]
+        parts = part_shapes(self._stored_format(entry), *entry.shape)
+        return [TensorPlan(f"{entry.name}.{part}", dtype, shape) for part, dtype, shape in parts]
 
     def _table_type(self) -> np.dtype[Any]:
         return np.dtype(np.float32) if self.dequantize else self.formats.embedding
 
     def _blocks(self, entry: Entry) -> Iterator[tuple[str, Array, int]]:
         """The arrays to write for one entry, by blocks of rows: name, array, first row along its first axis."""
-        if self._is_awq(entry):
-            yield from self._awq_blocks(entry)
-            return
-        source = self.sources[entry.part]
+        source = self.checkpoint.sources[entry.part]
         if entry.kind == "vector":
-            yield entry.name, source.read(entry.source).astype(np.float32).reshape(entry.shape), 0
+            values = source.read(entry.source).astype(np.float32, copy=False).reshape(entry.shape)
+            yield entry.name, _checked(entry, values), 0
             return
         n, k = entry.shape
         step = max(BLOCK_BYTES // (4 * k) // TILE_ROWS, 1) * TILE_ROWS
+        awq = self.checkpoint.awq
+        if awq is not None and self.checkpoint.is_packed(entry):
+            for begin, block in awq.blocks(source, entry.source.removesuffix(".weight"), n, k, step):
+                yield from _placed(entry, self._repack(entry, block), begin)
+            return
         for begin in range(0, n, step):
-            rows = source.read(entry.source, (begin, min(begin + step, n))).astype(np.float32).reshape(-1, k)
+            rows = source.read(entry.source, (begin, min(begin + step, n)))
+            rows = _checked(entry, rows.astype(np.float32, copy=False).reshape(-1, k))
             if entry.kind == "table":
-                yield entry.name, rows.astype(self.formats.embedding).astype(self._table_type()), begin
+                table = _rounded(entry, rows, self.formats.embedding)
+                yield entry.name, table.astype(self._table_type(), copy=False), begin
             else:
-                yield from self._pack(entry, rows, begin)
+                yield from _placed(entry, self._pack(entry, rows), begin)
 
-    def _pack(self, entry: Entry, rows: Array, begin: int) -> Iterator[tuple[str, Array, int]]:
-        self._check_values(entry, rows)
-        form = self._integer_format(entry)
-        parts = _core.pack_matrix(np.ascontiguousarray(rows), form)
+    def _pack(self, entry: Entry, rows: Array) -> dict[str, Array]:
+        """Rounds and packs rows, float32 [n, K]."""
+        form = self._format(entry)
+        if form == "f16p16":
+            _rounded(entry, rows, np.dtype(np.float16))
+        try:
+            parts = _core.pack_matrix(np.ascontiguousarray(rows), form)
+        except InvalidArgument as error:  # the packer cannot know whose rows these are
+            raise CheckpointError(f"[convert] {entry.part}: {entry.source}: {error}") from error
         if self.dequantize:
-            parts = _core.pack_matrix(_core.unpack_matrix(parts, form, *rows.shape), "f32p16")
-        for part, array in parts.items():
-            yield f"{entry.name}.{part}", array, begin // TILE_ROWS
+            return _core.pack_matrix(_core.unpack_matrix(parts, form, *rows.shape), "f32p16")
+        return parts
 
-    def _check_values(self, entry: Entry, rows: Array) -> None:
-        if not np.isfinite(rows).all():
-            raise CheckpointError(f"[convert] {entry.source}: expected finite weights, got infinity or not-a-number")
-
-    def _awq_blocks(self, entry: Entry) -> Iterator[tuple[str, Array, int]]:
-        stem = entry.source.removesuffix(".weight")
-        read = import_llm_awq if self.awq == "llm-awq" else import_autoawq
-        matrix: AwqMatrix = read(self.sources["llm"], stem)
-        if matrix.q.shape != entry.shape:
-            raise CheckpointError(f"[convert] {stem}: expected a matrix {entry.shape}, got {matrix.q.shape}")
-        if self.keep_awq and not self.dequantize:
-            parts = _core.pack_int4(matrix.q, matrix.scales, self._awq_format(), zeros=matrix.zeros, offsets=matrix.offsets)
-            for part, array in parts.items():
-                yield f"{entry.name}.{part}", array, 0
-        elif self.keep_awq:
-            for part, array in _core.pack_matrix(matrix.dequantize(), "f32p16").items():
-                yield f"{entry.name}.{part}", array, 0
-        else:
-            yield from self._pack(entry, matrix.dequantize(), 0)
+    def _repack(self, entry: Entry, block: AwqMatrix) -> dict[str, Array]:
+        """Packs 4-bit rows: unchanged, or as the numbers that they stand for."""
+        _checked(entry, block.scales)
+        if block.offsets is not None:
+            _checked(entry, block.offsets)
+        if not self.keep_awq:
+            return self._pack(entry, block.dequantize())
+        if self.dequantize:
+            return _core.pack_matrix(block.dequantize(), "f32p16")
+        return _core.pack_int4(block.q, block.scales, self._format(entry), zeros=block.zeros, offsets=block.offsets)
 
 
-def part_shapes(form: str, n: int, k: int) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
-    """The tensors of a packed matrix [N, K]: part name, type, shape (docs/FORMATS.md).
-
-    Args:
-        form: A weight format such as "w4p16x8g128z".
-        n: Output features.
-        k: Input features.
-    """
-    tiles = -(-n // TILE_ROWS)
-    f32, f16, u8 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint8)
-    if form in ("f32p16", "f16p16"):
-        return [("weight", f32 if form == "f32p16" else f16, (tiles, k, TILE_ROWS))]
-    group = int(form.split("g")[1].rstrip("zo"))
-    groups = -(-k // group)
-    columns = groups * group // (4 if form.startswith("w8") else 8)
-    parts: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = [("weight", u8, (tiles, columns, 64))]
-    parts.append(("weight_scale", f16, (tiles, groups, TILE_ROWS)))
-    if form.endswith("z"):
-        parts.append(("weight_zero", u8, (tiles, groups, TILE_ROWS)))
-    if form.endswith("o"):
-        parts.append(("weight_offset", f16, (tiles, groups, TILE_ROWS)))
-    return parts
+def _placed(entry: Entry, parts: dict[str, Array], begin: int) -> Iterator[tuple[str, Array, int]]:
+    for part, array in parts.items():
+        yield f"{entry.name}.{part}", array, begin // TILE_ROWS
 
 
-class _Progress:
-    """Counts bytes into a bar, a function or nowhere."""
+def _checked(entry: Entry, values: Array) -> Array:
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"[convert] {entry.part}: {entry.source}: expected finite numbers, got infinity or not-a-number"
+        )
+    return values
 
-    def __init__(self, total: int, progress: bool | Callable[[int, int], None]) -> None:
-        self.total = total
-        self.done = 0
-        self.report = progress if callable(progress) else None
-        self.bar: Any = None
-        if progress is True:
-            from tqdm import tqdm
 
-            self.bar = tqdm(total=total, unit="B", unit_scale=True, desc="converting", leave=False)
+def _rounded(entry: Entry, values: Array, dtype: np.dtype[Any]) -> Array:
+    """The values in another type, which must hold them."""
+    with np.errstate(over="ignore"):
+        result = values.astype(dtype, copy=False)
+    if not np.isfinite(result).all():
+        largest = float(np.abs(values).max())
+        raise CheckpointError(
+            f"[convert] {entry.part}: {entry.source}: expected numbers within {dtype}, got {largest:g}; convert to f32"
+        )
+    return result
 
-    def __enter__(self) -> _Progress:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, n_bytes: int) -> None:
-        self.done += n_bytes
-        if self.bar is not None:
-            self.bar.update(n_bytes)
-        if self.report is not None:
-            self.report(self.done, self.total)
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -7,12 +7,13 @@ touches weights.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vila_engine._core import CheckpointError, UnsupportedError
+from vila_engine._core import CheckpointError, IoError, UnsupportedError
 
 Config = dict[str, Any]
 
@@ -25,7 +26,10 @@ CONV_MODES = ("vicuna_v1", "vicuna_v1_nosys", "llama_3", "llama_3_fix", "hermes-
 
 @dataclass
 class SourceModel:
-    """A published folder, understood: where its parts lie and the sections of the config.json to be written."""
+    """A published folder, understood: where its parts lie and the sections of the config.json to be written.
+
+    With `adds_patch_token` the reference adds <im_patch> behind the tokenizer's tokens. `quantization` is AutoAWQ's.
+    """
 
     folder: Path
     llm_folder: Path
@@ -38,7 +42,10 @@ class SourceModel:
     image: Config
     video: Config
     vision_layers_in_file: int
+    vision_qkv_bias: bool
     tie_word_embeddings: bool
+    adds_patch_token: bool
+    quantization: Config
     notes: list[str] = field(default_factory=list)
 
 
@@ -61,11 +68,12 @@ def read_folder(folder: Path) -> SourceModel:
     if missing:
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else "no such folder"
         raise CheckpointError(
-            f"[convert] {folder}: expected a published VILA 1.5 folder, but {', '.join(missing)} are missing, got {found}"
+            f"[convert] {folder}: expected a published VILA 1.5 folder with {', '.join(missing)}, got {found}"
         )
     top = Section(files[0], "config.json")
     _check_top(top)
-    llm = _read_llm(Section(files[1], "llm/config.json"), parts["llm"])
+    llm_section = Section(files[1], "llm/config.json")
+    llm = _read_llm(llm_section, parts["llm"])
     vision_section = Section(files[2], "vision_tower/config.json")
     vision = _read_vision(vision_section, top)
     s2 = _read_s2(top, vision)
@@ -80,9 +88,12 @@ def read_folder(folder: Path) -> SourceModel:
         s2=s2,
         projector=projector,
         image=_read_image(top, parts["vision_tower"], vision, s2),
-        video={"n_frames": top.integer("num_video_frames", 8)},
-        vision_layers_in_file=vision_section.integer("num_hidden_layers"),
-        tie_word_embeddings=bool(Section(files[1], "llm/config.json").get("tie_word_embeddings", False)),
+        video={"n_frames": top.positive("num_video_frames", 8)},
+        vision_layers_in_file=vision_section.positive("num_hidden_layers"),
+        vision_qkv_bias=vision["kind"] == "intern_vit" and vision_section.flag("qkv_bias", False),
+        tie_word_embeddings=llm_section.flag("tie_word_embeddings", False),
+        adds_patch_token=top.flag("mm_use_im_patch_token", True),
+        quantization=llm_section.table("quantization_config"),
     )
 
 
@@ -93,7 +104,9 @@ class Section:
         self.name = name
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            raise IoError(f"[convert] {path}: expected a readable file, got {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"[convert] {path}: expected JSON, got {error}") from error
         if not isinstance(value, dict):
             raise CheckpointError(f"[convert] {path}: expected a JSON object, got {type(value).__name__}")
@@ -123,7 +136,30 @@ class Section:
         value = self.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise CheckpointError(f"[convert] {self.name}: {key}: expected a number, got {value!r}")
+        if not math.isfinite(value):
+            raise CheckpointError(f"[convert] {self.name}: {key}: expected a finite number, got {value!r}")
         return float(value)
+
+    def text(self, key: str, default: str = "") -> str:
+        """A string."""
+        value = self.get(key, default)
+        if not isinstance(value, str):
+            raise CheckpointError(f"[convert] {self.name}: {key}: expected a string, got {value!r}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"[convert] {self.name}: {key}: expected true or false, got {value!r}")
+        return value
+
+    def table(self, key: str) -> Config:
+        """An object; empty when it is missing."""
+        value = self.get(key, {})
+        if not isinstance(value, dict):
+            raise CheckpointError(f"[convert] {self.name}: {key}: expected an object, got {value!r}")
+        return value
 
     def unsupported(self, key: str, expected: str) -> UnsupportedError:
         """The error for a value that the engine does not implement."""
@@ -134,7 +170,7 @@ def _check_top(top: Section) -> None:
     architectures = top.get("architectures", [])
     if not isinstance(architectures, list) or not any("llava" in str(name).lower() for name in architectures):
         raise top.unsupported("architectures", "a LLaVA type model such as LlavaLlamaModel")
-    if top.get("mm_use_im_start_end", False):
+    if top.flag("mm_use_im_start_end", False):
         raise top.unsupported("mm_use_im_start_end", "false, as in all VILA 1.5 models")
 
 
@@ -142,47 +178,66 @@ def _read_llm(config: Section, folder: Path) -> Config:
     architectures = config.get("architectures", [])
     if architectures != ["LlamaForCausalLM"]:
         raise config.unsupported("architectures", "['LlamaForCausalLM']")
-    if config.get("hidden_act", "silu") != "silu":
+    if config.text("hidden_act", "silu") != "silu":
         raise config.unsupported("hidden_act", "silu")
     if config.get("rope_scaling") is not None:
         raise config.unsupported("rope_scaling", "null")
     dim, n_heads = config.positive("hidden_size"), config.positive("num_attention_heads")
     if config.get("head_dim") is None and dim % n_heads:
-        raise CheckpointError(f"[convert] {config.name}: expected hidden_size to be a multiple of {n_heads}, got {dim}")
-    generation = folder / "generation_config.json"
-    ids = Section(generation, "llm/generation_config.json") if generation.is_file() else config
-    eos = ids.get("eos_token_id", config.get("eos_token_id", []))
-    eos_ids = eos if isinstance(eos, list) else [eos]
-    if not all(isinstance(id_, int) for id_ in eos_ids):
-        raise CheckpointError(f"[convert] {ids.name}: eos_token_id: expected integers, got {eos!r}")
+        raise CheckpointError(
+            f"[convert] {config.name}: expected hidden_size to be a multiple of {n_heads} attention heads, got {dim}"
+        )
+    head_dim, n_kv_heads = config.positive("head_dim", dim // n_heads), config.positive("num_key_value_heads", n_heads)
+    if head_dim % 2 or n_heads % n_kv_heads:
+        raise CheckpointError(
+            f"[convert] {config.name}: expected heads of even width whose number is a multiple of num_key_value_heads, "
+            f"got {n_heads} of {head_dim}, {n_kv_heads} of keys and values"
+        )
     return {
         "dim": dim,
         "n_layers": config.positive("num_hidden_layers"),
         "n_heads": n_heads,
-        "n_kv_heads": config.positive("num_key_value_heads", n_heads),
-        "head_dim": config.positive("head_dim", dim // n_heads),
+        "n_kv_heads": n_kv_heads,
+        "head_dim": head_dim,
         "ffn_dim": config.positive("intermediate_size"),
         "vocab_size": config.positive("vocab_size"),
         "norm_eps": config.number("rms_norm_eps", 1e-6),
         "rope_theta": config.number("rope_theta", LLAMA_DEFAULT_ROPE_THETA),
         "max_context": config.positive("max_position_embeddings", 2048),
-        "attention_bias": bool(config.get("attention_bias", False)),
-        "mlp_bias": bool(config.get("mlp_bias", False)),
-        "bos_token_id": config.get("bos_token_id"),
-        "eos_token_ids": eos_ids,
+        "attention_bias": config.flag("attention_bias", False),
+        "mlp_bias": config.flag("mlp_bias", False),
+        "bos_token_id": None if config.get("bos_token_id") is None else config.integer("bos_token_id"),
+        "eos_token_ids": _read_eos(config, folder),
     }
 
 
+def _read_eos(config: Section, folder: Path) -> list[int]:
+    """The ids that end an answer: those of generation_config.json if it names any, as when the reference generates."""
+    generation = folder / "generation_config.json"
+    sections = [config]
+    if generation.is_file():
+        sections.insert(0, Section(generation, "llm/generation_config.json"))
+    for section in sections:
+        value = section.get("eos_token_id")
+        if value is None:
+            continue
+        ids = value if isinstance(value, list) else [value]
+        if not all(isinstance(id_, int) and not isinstance(id_, bool) for id_ in ids):
+            raise CheckpointError(f"[convert] {section.name}: eos_token_id: expected integers, got {value!r}")
+        return ids
+    return []
+
+
 def _read_vision(config: Section, top: Section) -> Config:
-    kind = {"siglip_vision_model": "siglip", "intern_vit_6b": "intern_vit"}.get(config.get("model_type"))
+    kind = {"siglip_vision_model": "siglip", "intern_vit_6b": "intern_vit"}.get(config.text("model_type"))
     if kind is None:
         raise config.unsupported("model_type", "siglip_vision_model or intern_vit_6b")
-    activation = ACTIVATIONS.get(config.get("hidden_act", "gelu_pytorch_tanh" if kind == "siglip" else "gelu"))
+    activation = ACTIVATIONS.get(config.text("hidden_act", "gelu_pytorch_tanh" if kind == "siglip" else "gelu"))
     if activation is None:
         raise config.unsupported("hidden_act", " or ".join(ACTIVATIONS))
-    if kind == "intern_vit" and config.get("norm_type", "rms_norm") != "rms_norm":
+    if kind == "intern_vit" and config.text("norm_type", "rms_norm") != "rms_norm":
         raise config.unsupported("norm_type", "rms_norm")
-    feature = top.get("mm_vision_select_feature", "patch")
+    feature = top.text("mm_vision_select_feature", "patch")
     if feature not in ("patch", "cls_patch"):
         raise top.unsupported("mm_vision_select_feature", "patch or cls_patch")
     n_blocks = config.positive("num_hidden_layers")
@@ -190,58 +245,69 @@ def _read_vision(config: Section, top: Section) -> Config:
     n_layers = selected if selected >= 0 else n_blocks + 1 + selected
     if not 0 <= n_layers <= n_blocks:
         raise CheckpointError(
-            f"[convert] config.json: mm_vision_select_layer: expected one of the {n_blocks + 1} hidden states, got {selected}"
+            f"[convert] {top.name}: mm_vision_select_layer: expected one of {n_blocks + 1} states, got {selected}"
+        )
+    dim, n_heads = config.positive("hidden_size"), config.positive("num_attention_heads")
+    image_size, patch_size = config.positive("image_size"), config.positive("patch_size")
+    if dim % n_heads or image_size < patch_size:
+        raise CheckpointError(
+            f"[convert] {config.name}: expected hidden_size to be a multiple of num_attention_heads and image_size at "
+            f"least patch_size, got {dim} and {n_heads}, {image_size} and {patch_size}"
         )
     return {
         "kind": kind,
-        "dim": config.positive("hidden_size"),
+        "dim": dim,
         "n_layers": n_layers,
-        "n_heads": config.positive("num_attention_heads"),
+        "n_heads": n_heads,
         "ffn_dim": config.positive("intermediate_size"),
-        "image_size": config.positive("image_size"),
-        "patch_size": config.positive("patch_size"),
+        "image_size": image_size,
+        "patch_size": patch_size,
         "norm_eps": config.number("layer_norm_eps", 1e-6),
         "activation": activation,
         "select_layer": -1,
         "drop_class_token": feature == "patch",
-        "qk_norm": bool(kind == "intern_vit" and config.get("qk_normalization", True)),
-        "qkv_bias": bool(kind == "siglip" or config.get("qkv_bias", False)),
+        "qk_norm": kind == "intern_vit" and config.flag("qk_normalization", True),
     }
 
 
 def _read_s2(top: Section, vision: Config) -> Config | None:
-    if not top.get("s2", False):
+    if not top.flag("s2", False):
         return None
-    text = str(top.get("s2_scales", ""))
+    text = top.text("s2_scales")
     if not re.fullmatch(r"\s*\d+(\s*,\s*\d+)*\s*", text):
         raise top.unsupported("s2_scales", "sizes separated by commas")
     scales = sorted(int(part) for part in text.split(","))
     split = top.positive("s2_max_split_size", 336)
     if split != vision["image_size"] or scales[0] != split or any(scale % split for scale in scales):
         raise UnsupportedError(
-            f"[convert] config.json: expected s2_scales that are multiples of s2_max_split_size and start with it, and a "
+            f"[convert] {top.name}: expected s2_scales to be multiples of s2_max_split_size and start with it, and a "
             f"tower of that size, got scales {scales}, split {split}, tower {vision['image_size']}"
         )
     return {"scales": scales, "max_split": split}
 
 
 def _read_projector(config: Section, llm: Config, vision: Config, s2: Config | None) -> Config:
-    kind = str(config.get("mm_projector_type"))
+    kind = config.text("mm_projector_type")
     n_scales = len(s2["scales"]) if s2 else 1
     projector = {"in_dim": vision["dim"] * n_scales, "out_dim": llm["dim"]}
     mlp = re.fullmatch(r"mlp(\d+)x_gelu", kind)
     if mlp:
-        return {"kind": "mlp_gelu", **projector, "depth": int(mlp[1])}
+        return {"kind": "mlp_gelu", **projector, "depth": max(1, int(mlp[1]))}
     if kind == "mlp_downsample":
         return {"kind": kind, **projector, "depth": 2}
+    if kind == "identity" and projector["in_dim"] != projector["out_dim"]:
+        raise CheckpointError(
+            f"[convert] {config.name}: expected a tower of the language model's width {projector['out_dim']} for an "
+            f"identity projector, got {projector['in_dim']}"
+        )
     if kind in ("linear", "identity"):
-        return {"kind": kind, **projector, "depth": 1 if kind == "linear" else 0}
+        return {"kind": kind, **projector, "depth": 1}
     raise config.unsupported("mm_projector_type", "linear, mlp<N>x_gelu, mlp_downsample or identity")
 
 
 def _read_image(top: Section, vision_folder: Path, vision: Config, s2: Config | None) -> Config:
-    aspect = top.get("image_aspect_ratio", "resize")
-    if str(aspect).startswith("dynamic"):
+    aspect = top.text("image_aspect_ratio", "resize")
+    if aspect.startswith("dynamic"):
         raise top.unsupported("image_aspect_ratio", "resize or pad")
     image: Config = {
         "size": s2["scales"][-1] if s2 else vision["image_size"],
@@ -254,7 +320,9 @@ def _read_image(top: Section, vision_folder: Path, vision: Config, s2: Config | 
         return image
     path = vision_folder / "preprocessor_config.json"
     if not path.is_file():
-        raise CheckpointError(f"[convert] {path}: expected the picture statistics of the vision tower, got no such file")
+        raise CheckpointError(
+            f"[convert] {path}: expected the picture statistics of the vision tower, got no such file"
+        )
     config = Section(path, "vision_tower/preprocessor_config.json")
     size = config.get("size", image["size"])
     height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
@@ -270,6 +338,11 @@ def _read_image(top: Section, vision_folder: Path, vision: Config, s2: Config | 
         if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
             raise CheckpointError(f"[convert] {config.name}: {name}: expected three numbers, got {values!r}")
         image[key] = [float(value) for value in values]
+    if not all(value > 0 for value in image["std"]):
+        raise CheckpointError(f"[convert] {config.name}: image_std: expected positive numbers, got {image['std']}")
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if not config.flag(step, True):
+            raise config.unsupported(step, "true")
     return image
 
 
@@ -284,7 +357,9 @@ def detect_conv_mode(name: str, special_tokens: set[str]) -> tuple[str, str]:
         The mode and the reason, for the report.
     """
     lower = name.lower()
-    is_llama_3 = any(part in lower for part in ("llama-3", "llama3", "vila1.5-8b")) or "<|start_header_id|>" in special_tokens
+    is_llama_3 = (
+        any(part in lower for part in ("llama-3", "llama3", "vila1.5-8b")) or "<|start_header_id|>" in special_tokens
+    )
     if is_llama_3:
         mode = "llama_3_fix" if re.search(r"\bfix\b", lower.replace("_", "-")) else "llama_3"
         return mode, f'the name "{name}"' if mode == "llama_3_fix" else "a Llama 3 tokenizer or name"

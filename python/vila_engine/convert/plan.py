@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+
 from vila_engine.convert.folders import SourceModel
 
 Part = Literal["llm", "vision", "projector"]
 Role = Literal["block", "head", "vision", "patch", "projector"]
+
+TILE_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def plan_entries(model: SourceModel) -> list[Entry]:
 
 
 def ignored(model: SourceModel, part: Part, name: str) -> bool:
-    """Whether a published tensor is known not to be needed (unused heads, blocks behind the selected state, buffers)."""
+    """Whether a published tensor is known not to be needed: unused heads, blocks behind the selected state, buffers."""
     if part == "llm":
         return name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and model.tie_word_embeddings)
     if part == "vision":
@@ -70,16 +73,18 @@ def ignored(model: SourceModel, part: Part, name: str) -> bool:
             return True
         words = bare.split(".")
         if words[:2] == ["encoder", "layers"] and len(words) > 2 and words[2].isdigit():
-            return model.vision["n_layers"] <= int(words[2]) < model.vision_layers_in_file
+            return int(words[2]) in range(model.vision["n_layers"], model.vision_layers_in_file)
     return False
 
 
-def _vector(part: Part, source: str, name: str, published: tuple[int, ...], shape: tuple[int, ...] | None = None) -> Entry:
+def _vector(
+    part: Part, source: str, name: str, published: tuple[int, ...], shape: tuple[int, ...] | None = None
+) -> Entry:
     return Entry("vector", part, source, name, published, shape or published)
 
 
 def _matrix(
-    part: Part, source: str, name: str, n: int, k: int, role: Role, *, published: tuple[int, ...] | None = None
+    part: Part, source: str, name: str, n: int, k: int, *, role: Role, published: tuple[int, ...] | None = None
 ) -> Entry:
     return Entry("matrix", part, source + ".weight", name, published or (n, k), (n, k), role)
 
@@ -87,7 +92,9 @@ def _matrix(
 def _llm(model: SourceModel) -> Iterator[Entry]:
     c = model.llm
     dim, vocab = c["dim"], c["vocab_size"]
-    yield Entry("table", "llm", "model.embed_tokens.weight", "llm.model.embed_tokens.weight", (vocab, dim), (vocab, dim))
+    yield Entry(
+        "table", "llm", "model.embed_tokens.weight", "llm.model.embed_tokens.weight", (vocab, dim), (vocab, dim)
+    )
     q_dim, kv_dim = c["n_heads"] * c["head_dim"], c["n_kv_heads"] * c["head_dim"]
     linears = (
         ("self_attn.q_proj", q_dim, dim, c["attention_bias"]),
@@ -103,12 +110,12 @@ def _llm(model: SourceModel) -> Iterator[Entry]:
         for norm in ("input_layernorm", "post_attention_layernorm"):
             yield _vector("llm", f"{at}{norm}.weight", f"llm.{at}{norm}.weight", (dim,))
         for name, n, k, bias in linears:
-            yield _matrix("llm", at + name, f"llm.{at}{name}", n, k, "block")
+            yield _matrix("llm", at + name, f"llm.{at}{name}", n, k, role="block")
             if bias:
                 yield _vector("llm", f"{at}{name}.bias", f"llm.{at}{name}.bias", (n,))
     yield _vector("llm", "model.norm.weight", "llm.model.norm.weight", (dim,))
     head = "model.embed_tokens" if model.tie_word_embeddings else "lm_head"
-    yield _matrix("llm", head, "llm.lm_head", vocab, dim, "head")
+    yield _matrix("llm", head, "llm.lm_head", vocab, dim, role="head")
 
 
 def _vision(model: SourceModel) -> Iterator[Entry]:
@@ -120,7 +127,7 @@ def _siglip(model: SourceModel) -> Iterator[Entry]:
     dim, ffn, patch = c["dim"], c["ffn_dim"], c["patch_size"]
     n_patches = (c["image_size"] // patch) ** 2
     at = "embeddings.patch_embedding"
-    yield _matrix("vision", source + at, to + at, dim, 3 * patch**2, "patch", published=(dim, 3, patch, patch))
+    yield _matrix("vision", source + at, to + at, dim, 3 * patch**2, role="patch", published=(dim, 3, patch, patch))
     yield _vector("vision", f"{source}{at}.bias", f"{to}{at}.bias", (dim,))
     at = "embeddings.position_embedding.weight"
     yield _vector("vision", source + at, to + at, (n_patches, dim))
@@ -131,7 +138,7 @@ def _siglip(model: SourceModel) -> Iterator[Entry]:
                 yield _vector("vision", f"{source}{block}{norm}.{kind}", f"{to}{block}{norm}.{kind}", (dim,))
         linears = [(f"self_attn.{x}_proj", dim, dim) for x in ("q", "k", "v", "out")]
         for name, n, k in (*linears, ("mlp.fc1", ffn, dim), ("mlp.fc2", dim, ffn)):
-            yield _matrix("vision", source + block + name, to + block + name, n, k, "vision")
+            yield _matrix("vision", source + block + name, to + block + name, n, k, role="vision")
             yield _vector("vision", f"{source}{block}{name}.bias", f"{to}{block}{name}.bias", (n,))
 
 
@@ -143,7 +150,7 @@ def _intern_vit(model: SourceModel) -> Iterator[Entry]:
     at = "embeddings.position_embedding"
     yield _vector("vision", at, to + at, (1, n_positions, dim), (n_positions, dim))
     at = "embeddings.patch_embedding"
-    yield _matrix("vision", at, to + at, dim, 3 * patch**2, "patch", published=(dim, 3, patch, patch))
+    yield _matrix("vision", at, to + at, dim, 3 * patch**2, role="patch", published=(dim, 3, patch, patch))
     yield _vector("vision", at + ".bias", f"{to}{at}.bias", (dim,))
     norms = ["norm1.weight", "norm2.weight", "ls1", "ls2"]
     if c["qk_norm"]:
@@ -153,13 +160,13 @@ def _intern_vit(model: SourceModel) -> Iterator[Entry]:
         for name in norms:
             yield _vector("vision", block + name, to + block + name, (dim,))
         linears = (
-            ("attn.qkv", 3 * dim, dim, c["qkv_bias"]),
+            ("attn.qkv", 3 * dim, dim, model.vision_qkv_bias),
             ("attn.proj", dim, dim, True),
             ("mlp.fc1", ffn, dim, True),
             ("mlp.fc2", dim, ffn, True),
         )
         for name, n, k, bias in linears:
-            yield _matrix("vision", block + name, to + block + name, n, k, "vision")
+            yield _matrix("vision", block + name, to + block + name, n, k, role="vision")
             if bias:
                 yield _vector("vision", f"{block}{name}.bias", f"{to}{block}{name}.bias", (n,))
 
@@ -178,5 +185,29 @@ def _projector(model: SourceModel) -> Iterator[Entry]:
             yield _vector("projector", f"layers.1.{kind}", f"{to}layers.1.{kind}", (4 * n_in,))
         linears = [("layers.2", n_out, 4 * n_in), ("layers.4", n_out, n_out)]
     for name, n, k in linears:
-        yield _matrix("projector", name, to + name, n, k, "projector")
+        yield _matrix("projector", name, to + name, n, k, role="projector")
         yield _vector("projector", name + ".bias", f"{to}{name}.bias", (n,))
+
+
+def part_shapes(form: str, n: int, k: int) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
+    """The tensors of a packed matrix [N, K]: part name, type, shape (docs/FORMATS.md).
+
+    Args:
+        form: A weight format such as "w4p16x8g128z".
+        n: Output features.
+        k: Input features.
+    """
+    tiles = -(-n // TILE_ROWS)
+    f32, f16, u8 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint8)
+    if form in ("f32p16", "f16p16"):
+        return [("weight", f32 if form == "f32p16" else f16, (tiles, k, TILE_ROWS))]
+    group = int(form.split("g")[1].rstrip("zo"))
+    groups = -(-k // group)
+    columns = groups * group // (4 if form.startswith("w8") else 8)
+    parts: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = [("weight", u8, (tiles, columns, 64))]
+    parts.append(("weight_scale", f16, (tiles, groups, TILE_ROWS)))
+    if form.endswith("z"):
+        parts.append(("weight_zero", u8, (tiles, groups, TILE_ROWS)))
+    if form.endswith("o"):
+        parts.append(("weight_offset", f16, (tiles, groups, TILE_ROWS)))
+    return parts

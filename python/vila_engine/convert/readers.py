@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vila_engine._core import CheckpointError, IoError, UnsupportedError
-from vila_engine.convert.unpickle import ITEM_SIZES, StoredTensor, TorchFile
+from vila_engine.convert.torch_file import StoredTensor, TorchFile
+from vila_engine.convert.unpickle import ITEM_SIZES
 
 Array = npt.NDArray[Any]
 
@@ -147,8 +148,8 @@ class TensorSource:
 
 
 def _in_file(dtype: str) -> np.dtype[Any]:
-    raw: np.dtype[Any] = np.dtype({"bfloat16": "uint16", "bool": "uint8"}.get(dtype, dtype))
-    return raw.newbyteorder("<")
+    raw: np.dtype[Any] = np.dtype({"bfloat16": "uint16", "bool": "uint8"}.get(dtype, dtype)).newbyteorder("<")
+    return raw
 
 
 def _in_memory(values: Array, dtype: str) -> Array:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from vila_engine._core import CheckpointError, UnsupportedError
+
+from vila_engine._core import CheckpointError, IoError, UnsupportedError
+from vila_engine.convert.sentencepiece_model import NORMAL, UNUSED, read_sentencepiece
 
 Spec = dict[str, Any]
 Tensors = dict[str, npt.NDArray[np.generic]]
@@ -28,10 +28,10 @@ LLAMA_3_PATTERN = (
 GPT_2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PATTERNS = {LLAMA_3_PATTERN: "llama3", GPT_2_PATTERN: "gpt2"}
 
-ADDED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
+ADDED = 0  # beside SentencePiece's types
+MAX_VOCABULARY = 1 << 20  # larger ids are damage, and would take memory
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDED_TOKEN_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
-BPE_MODEL_TYPE = 2  # of SentencePiece's TrainerSpec
 
 
 def read_tokenizer(llm_dir: Path, *, legacy: bool = False) -> Spec:
@@ -56,8 +56,25 @@ def read_tokenizer(llm_dir: Path, *, legacy: bool = False) -> Spec:
     if missing:
         found = sorted(path.name for path in llm_dir.iterdir()) if llm_dir.is_dir() else "no such folder"
         raise CheckpointError(f"[tokenizer] {llm_dir}: expected {' and '.join(missing)}, got {found}")
-    files = _Files(llm_dir)
-    return _read_spm(files, legacy) if has_model else _read_byte_level(files)
+    try:
+        files = _Files(llm_dir)
+        return _read_spm(files, legacy) if has_model else _read_byte_level(files)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # JSON can hold anything anywhere; every place that is not what transformers writes ends here.
+        got = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CheckpointError(
+            f"[tokenizer] {llm_dir}: expected the files that transformers writes, got {got}"
+        ) from error
+
+
+def add_special_token(spec: Spec, content: str) -> None:
+    """Adds a special token behind the last piece, as transformers' add_tokens(special_tokens=True) does."""
+    index = len(spec["pieces"])
+    spec["pieces"].append(content.encode())
+    spec["types"].append(ADDED)
+    if "scores" in spec:
+        spec["scores"].append(0.0)
+    spec["added_tokens"].append(_added_token(index, {"content": content, "special": True}))
 
 
 class _Files:
@@ -88,7 +105,9 @@ class _Files:
             return {}
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except OSError as error:
+            raise IoError(f"[tokenizer] {path}: expected a readable file, got {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"[tokenizer] {path}: expected JSON, got {error}") from error
         if not isinstance(value, dict):
             raise CheckpointError(f"[tokenizer] {path}: expected a JSON object, got {type(value).__name__}")
@@ -116,6 +135,12 @@ def _content(token: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _checked_id(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_VOCABULARY:
+        raise CheckpointError(f"[tokenizer] expected ids from 0 to {MAX_VOCABULARY - 1}, got {str(value)[:80]}")
+    return value
+
+
 def _added_token(index: int, token: dict[str, Any]) -> dict[str, Any]:
     flags = {flag: bool(token.get(flag, False)) for flag in ADDED_TOKEN_FLAGS}
     return {"id": index, "content": token["content"], **flags}
@@ -136,7 +161,7 @@ class _Vocabulary:
 
         Raises CheckpointError if the model has another piece at its id.
         """
-        index = token["id"]
+        index = _checked_id(token["id"])
         content = token["content"].encode()
         while len(self.pieces) <= index:
             self.pieces.append(b"")
@@ -179,10 +204,10 @@ def _finish(files: _Files, vocabulary: _Vocabulary, special: dict[str, Any]) -> 
 
 
 def _read_spm(files: _Files, legacy: bool) -> Spec:
-    model = _read_sentencepiece(files.folder / "tokenizer.model")
+    model = read_sentencepiece(files.folder / "tokenizer.model")
     for name, content in (("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")):
         files.named[name] = files.named[name] or content
-    vocabulary = _Vocabulary(model["pieces"], model["types"], model["scores"])
+    vocabulary = _Vocabulary(model.pieces, model.types, model.scores)
     for token in sorted(files.added_tokens(), key=lambda token: int(token["id"])):
         vocabulary.add(token)
     vocabulary.add_missing(files.special_contents(), files.flags)
@@ -195,82 +220,10 @@ def _read_spm(files: _Files, legacy: bool) -> Spec:
             "add_bos": bool(files.config.get("add_bos_token", True)),
             "add_eos": bool(files.config.get("add_eos_token", False)),
             "legacy": legacy,
-            "add_dummy_prefix": model["add_dummy_prefix"],
-            "remove_extra_whitespaces": model["remove_extra_whitespaces"],
+            "add_dummy_prefix": model.add_dummy_prefix,
+            "remove_extra_whitespaces": model.remove_extra_whitespaces,
         },
     )
-
-
-def _wire_fields(data: bytes, path: Path) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of one protocol buffers message; a value is an int or the bytes of any other wire type."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    def take(size: int) -> bytes:
-        nonlocal at
-        if size > len(data) - at:
-            raise IndexError
-        at += size
-        return data[at - size : at]
-
-    try:
-        while at < len(data):
-            key = varint()
-            wire = key & 7
-            if wire not in {0, 1, 2, 5}:
-                raise IndexError
-            if wire == 0:
-                yield key >> 3, varint()
-            else:
-                yield key >> 3, take({1: 8, 5: 4}[wire] if wire != 2 else varint())
-    except IndexError:
-        raise CheckpointError(f"[tokenizer] {path}: expected a SentencePiece model, got a broken file") from None
-
-
-def _read_sentencepiece(path: Path) -> dict[str, Any]:
-    """The parts of SentencePiece's ModelProto that BPE with the identity normaliser needs."""
-    pieces: list[bytes] = []
-    scores: list[float] = []
-    types: list[int] = []
-    trainer: dict[int, Any] = {}
-    normalizer: dict[int, Any] = {}
-    denormalizer: dict[int, Any] = {}
-    for number, value in _wire_fields(path.read_bytes(), path):
-        if number == 1:
-            piece = dict(_wire_fields(value, path))
-            pieces.append(piece.get(1, b""))
-            scores.append(struct.unpack("<f", piece.get(2, b"\0\0\0\0"))[0])
-            types.append(piece.get(3, NORMAL))
-        elif number in {2, 3, 5}:
-            {2: trainer, 3: normalizer, 5: denormalizer}[number].update(_wire_fields(value, path))
-    problems = []
-    if trainer.get(3, 1) != BPE_MODEL_TYPE:
-        problems.append(f"model type: expected {BPE_MODEL_TYPE} (BPE), got {trainer.get(3, 1)}")
-    if trainer.get(24, 0):
-        problems.append("treat_whitespace_as_suffix: expected false, got true")
-    if normalizer.get(2) or denormalizer.get(2):
-        problems.append(f"normaliser: expected identity, got {normalizer.get(1, b'').decode(errors='replace')!r}")
-    if not normalizer.get(5, 1):
-        problems.append("escape_whitespaces: expected true, got false")
-    if problems:
-        raise UnsupportedError(f"[tokenizer] {path}: {'; '.join(problems)}")
-    return {
-        "pieces": pieces,
-        "scores": scores,
-        "types": types,
-        "add_dummy_prefix": bool(normalizer.get(3, 1)),
-        "remove_extra_whitespaces": bool(normalizer.get(4, 1)),
-    }
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -301,7 +254,7 @@ def _read_byte_level(files: _Files) -> Spec:
         raise UnsupportedError(f"[tokenizer] {path}: {'; '.join(problems)}")
 
     alphabet = _byte_alphabet()
-    vocab: dict[str, int] = model["vocab"]
+    vocab: dict[str, int] = {text: _checked_id(index) for text, index in model["vocab"].items()}
     size = max(vocab.values(), default=-1) + 1
     pieces, types = [b""] * size, [UNUSED] * size
     for text, index in vocab.items():
@@ -337,7 +290,7 @@ def _merge_ids(model: dict[str, Any], vocab: dict[str, int], path: Path) -> list
     merges = []
     unknown = []
     for merge in model.get("merges") or []:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        left, right = merge.split(" ") if isinstance(merge, str) else merge  # both spellings are published
         if left in vocab and right in vocab:
             merges.append((vocab[left], vocab[right]))
         else:

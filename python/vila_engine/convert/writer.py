@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import struct
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
 from vila_engine._core import InvalidArgument, IoError
 
 Array = npt.NDArray[Any]
 
 DTYPE_NAMES = {"float32": "F32", "float16": "F16", "int32": "I32", "uint8": "U8"}
 ALIGNMENT = 64
+FORMAT = "vila_engine"
+MODEL_FILES = frozenset({"config.json", "model.safetensors"})
 
 
 @dataclass(frozen=True)
@@ -89,44 +93,85 @@ def check_destination(destination: Path, *, force: bool) -> None:
     Raises:
         InvalidArgument: something is there and `force` is false, or it is not a model folder of ours.
     """
-    if not destination.exists():
+    if not os.path.lexists(destination):
         return
+    where = f"[convert] {destination}: expected"
     if not force:
-        raise InvalidArgument(f"[convert] {destination}: expected a new folder (or --force to replace it), got an existing one")
-    names = {path.name for path in destination.iterdir()} if destination.is_dir() else {destination.name}
-    if not names <= {"config.json", "model.safetensors"}:
-        raise InvalidArgument(
-            f"[convert] {destination}: expected a model folder to replace (config.json, model.safetensors), got {sorted(names)}"
-        )
+        raise InvalidArgument(f"{where} a new folder (or --force to replace it), got an existing one")
+    if destination.is_symlink() or not destination.is_dir():
+        raise InvalidArgument(f"{where} a model folder to replace, got a file or a link")
+    names = sorted(path.name for path in destination.iterdir())
+    if not set(names) <= MODEL_FILES:
+        raise InvalidArgument(f"{where} a model folder to replace ({', '.join(sorted(MODEL_FILES))}), got {names}")
+    # Published folders may have files of the same names: only our own mark makes a folder ours.
+    if names and not _is_marked(destination / "config.json"):
+        raise InvalidArgument(f'{where} a model folder to replace (config.json with "format": "{FORMAT}"), got another')
+
+
+def _is_marked(config: Path) -> bool:
+    try:
+        value = json.loads(config.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("format") == FORMAT
 
 
 @contextlib.contextmanager
-def atomic_folder(destination: Path) -> Iterator[Path]:
-    """A fresh folder beside the destination that takes its place when the block ends well, else disappears."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    scratch = destination.parent / f".{destination.name}.{os.getpid()}.partial"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+def atomic_folder(destination: Path, *, replace: bool) -> Iterator[Path]:
+    """A fresh folder beside the destination that takes its place when the block ends well, else disappears.
+
+    Args:
+        destination: The folder that is to be.
+        replace: Whether a folder that is there by then may be replaced.
+
+    Raises:
+        IoError: the disk is full or read-only, or something appeared at the destination meanwhile.
+    """
+    stem = destination.parent / f".{destination.name}.{os.getpid()}.{secrets.token_hex(4)}"
+    scratch, old = stem.with_name(stem.name + ".partial"), stem.with_name(stem.name + ".old")
     try:
-        yield scratch
-        old = destination.parent / f".{destination.name}.{os.getpid()}.old"
-        if destination.exists():
-            destination.rename(old)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir()
+        try:
+            yield scratch
+            _put_in_place(scratch, destination, old if replace else None)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except IoError:
+        raise
+    except OSError as error:
+        raise IoError(f"[convert] {destination}: expected to write a folder, got {error}") from error
+
+
+def _put_in_place(scratch: Path, destination: Path, old: Path | None) -> None:
+    """Renames; what was at the destination goes to `old`, and comes back if the new folder cannot take its place."""
+    exists = os.path.lexists(destination)
+    if exists and old is None:
+        raise IoError(f"[convert] {destination}: expected a free name, got something that appeared meanwhile")
+    if not exists or old is None:
         scratch.rename(destination)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        return
+    destination.rename(old)
+    try:
+        scratch.rename(destination)
+    except BaseException:
+        old.rename(destination)
+        raise
 
 
 def check_space(destination: Path, needed: int) -> None:
     """Refuses to begin when the disk cannot hold the result.
 
     Raises:
-        IoError: fewer than `needed` bytes are free.
+        IoError: fewer than `needed` bytes are free, or the place cannot be examined.
     """
-    folder = destination.parent
-    while not folder.exists():
+    folder = destination.absolute().parent
+    while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise IoError(f"[convert] {folder}: expected a readable disk, got {error}") from error
     if free < needed:
         raise IoError(f"[convert] {destination}: expected {needed:,} free bytes on the disk, got {free:,}")
