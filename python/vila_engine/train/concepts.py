@@ -109,6 +109,28 @@ _MASS = {
     "bowling", "wheat", "cherry blossom", "custard", "candy",
 }  # fmt: skip
 
+# Left out of the smaller choice: rarely named, or close to another concept at this size.
+_RARE = {
+    name.strip()
+    for name in """
+        ox, water buffalo, ram, boar, hatching chick, poodle, hamster, chipmunk, dove, cricket, mammoth, dodo, otter,
+        orangutan, skunk, beaver, bison, fly, worm, beetle, cockroach, leopard, llama, badger, seal, blowfish, hibiscus,
+        blossom, herb, nest, seedling, wheat, lotus, melon, mango, olive, peach, chestnut, rice, rice ball, custard, honey pot,
+        shortcake, lunch box, fortune cookie, bagel, salt, butter, beans, fried shrimp, steak, salad, burrito, bell pepper,
+        whisky, juice box, champagne, bubble tea, ferry, speedboat, motor boat, small airplane, monorail, metro, tram, lorry,
+        rickshaw, kick scooter, motor scooter, racing car, pickup truck, sled, parachute, locomotive, wheelchair, desert island,
+        stadium, hospital, bank, hotel, school, factory, mosque, statue, hut, slide, carousel, temple, circus tent, wave,
+        planet, drop, fuel pump, thermometer, pick, brick, wood, suitcase, kimono, necktie, lipstick, bomb, credit card,
+        floppy disk, disc, folder, clipboard, paperclip, ruler, notebook, red book, green book, blue book, orange book,
+        package, battery, electric plug, nut and bolt, microscope, crayon, pen, printer, cigarette, shower, bathtub,
+        shopping cart, test tube, toolbox, safety pin, sponge, ballet shoes, swimsuit, shorts, sandal, bandage, stethoscope,
+        boomerang, razor, hook, window, plunger, gravestone, jar, vase, chains, cap, label, link, lantern, bow and arrow,
+        banjo, accordion, hockey stick, curling stone, goal, flying disc, skis, bowling, football, chess pawn, sparkler,
+        party popper, ticket, joystick, puzzle piece, thread, piñata, diving mask, framed picture, devil, thinking face,
+        peace symbol, yin yang, black heart, white heart, orange heart, red circle, fishing rod, coat, dagger, money bag,
+        life buoy, stopwatch, movie camera, flashlight""".split(",")
+}
+
 KIND_NOUN = {
     "animal": "an animal", "plant": "a plant", "fruit": "a fruit", "food": "food", "drink": "a drink",
     "vehicle": "a vehicle", "place": "a place", "sky": "something in the sky or the weather", "object": "an object",
@@ -167,3 +189,4 @@ def _parse() -> tuple[Concept, ...]:
 
 
 CONCEPTS = _parse()
+CORE_CONCEPTS = tuple(concept for concept in CONCEPTS if concept.name not in _RARE)

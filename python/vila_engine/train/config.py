@@ -18,7 +18,7 @@ class StageConfig:
     """One stage of training.
 
     Attributes:
-        name: `vision`, `language`, `align`, `pretrain` or `sft`.
+        name: `vision-small`, `vision`, `language`, `align`, `pretrain` or `sft`.
         steps: Optimiser steps.
         batch: Pictures (vision), sequences (language) or conversations (the rest) per step.
         lr: Peak learning rate.
@@ -28,6 +28,7 @@ class StageConfig:
         clip: Largest norm of the gradient.
         ema: Decay of the averaged weights that leave the stage.
         lr_scale: Factors on the rate by the beginning of a parameter's name.
+        image_size: Pixels of the pictures of a vision stage; 0 is the model's own size.
     """
 
     name: str
@@ -40,16 +41,18 @@ class StageConfig:
     clip: float = 1.0
     ema: float = 0.999
     lr_scale: dict[str, float] = field(default_factory=dict)
+    image_size: int = 0
 
 
 def default_stages() -> tuple[StageConfig, ...]:
-    """The five stages of the shipped model."""
+    """The stages of the shipped model, sized for ten hours of one core."""
     return (
-        StageConfig("vision", 6500, 96, 1e-3, warmup=0.05),
-        StageConfig("language", 1800, 24, 1.5e-3, warmup=0.05, weight_decay=0.1),
-        StageConfig("align", 600, 64, 1e-3, weight_decay=0.0),
-        StageConfig("pretrain", 1500, 32, 5e-4),
-        StageConfig("sft", 9000, 64, 5e-4, lr_scale={"vision_tower": 0.4}),
+        StageConfig("vision-small", 6000, 64, 1e-3, warmup=0.05, image_size=70),
+        StageConfig("vision", 1500, 64, 6e-4),
+        StageConfig("language", 1000, 24, 1.5e-3, warmup=0.05, weight_decay=0.1),
+        StageConfig("align", 500, 64, 1e-3, weight_decay=0.0),
+        StageConfig("pretrain", 1000, 24, 5e-4),
+        StageConfig("sft", 3000, 48, 5e-4, lr_scale={"vision_tower": 0.5}),
     )
 
 
@@ -61,6 +64,7 @@ class Plan:
         model: Sizes of the parts.
         stages: What is trained, in order.
         seed: Seeds the weights, and with the step number every batch.
+        concepts: `core` for the smaller choice of things to name, `all` for all of them.
         threads: Threads of PyTorch.
         workers: Processes that compose batches ahead; 0 composes them in between.
         precision: `fp32`, `bf16`, or `auto` (bf16 where the device multiplies it fast).
@@ -72,6 +76,7 @@ class Plan:
     model: VilaConfig = field(default_factory=VilaConfig)
     stages: tuple[StageConfig, ...] = field(default_factory=default_stages)
     seed: int = 0
+    concepts: str = "core"
     threads: int = 2
     workers: int = 1
     precision: str = "auto"

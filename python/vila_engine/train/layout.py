@@ -65,9 +65,9 @@ def scatter(rng: Rng, count: int, low: float, high: float) -> list[tuple[float, 
     """Places `count` squares without overlap: (x, y, size) as fractions; sizes shrink until they fit."""
     while True:
         placed: list[tuple[float, float, float]] = []
-        for _ in range(40 * count):
-            size = float(rng.uniform(low, high))
-            x, y = (float(v) for v in rng.uniform(size / 2, 1 - size / 2, 2))
+        for size, across, down in rng.random((12 * count, 3)).tolist():
+            size = low + (high - low) * size
+            x, y = (size / 2 + (1 - size) * place for place in (across, down))
             if all(max(abs(x - a), abs(y - b)) > 0.48 * (size + s) for a, b, s in placed):
                 placed.append((x, y, size))
                 if len(placed) == count:
@@ -128,28 +128,36 @@ def random_string(rng: Rng, world: World, side: Side) -> str:
             return digits
 
 
-def vision_scene(world: World, rng: Rng, side: Side = TRAIN) -> tuple[Scene, int]:
+def vision_scene(world: World, rng: Rng, side: Side = TRAIN, zoom: float = 1.0) -> tuple[Scene, int]:
     """A scene for the vision stage and the concept that it shows alone (-1 if it shows several things).
 
-    Half of the scenes hold one large drawing; the rest hold many drawings, shapes or text.
+    A third of the scenes hold one drawing; the rest hold many drawings, shapes or text.
+
+    Args:
+        world: What to draw.
+        rng: Source of all choices.
+        side: Sides of the splits.
+        zoom: How much smaller the picture is than the model's; fewer and, relative to it, larger things are drawn.
     """
     concepts = world.concepts_with(side.drawings)
     kind = rng.random()
     background = random_background(rng)
     if kind < 0.3:
         concept = pick(rng, concepts)
-        size = float(rng.uniform(0.3, 0.98))
+        size = float(rng.uniform(0.3 * zoom, 0.98))
         x, y = (float(v) for v in rng.uniform(size / 2, 1 - size / 2, 2))
         item = random_sprite(world, rng, concept, x, y, size, side.drawings)
         return finish(rng, background, [item], side), concept
     if kind < 0.75:
-        count = int(rng.integers(2, 10))
-        places = scatter(rng, count, 0.22, 0.5) if rng.random() < 0.5 else grid_cells(rng, count)
+        cells = max(2, round(3 / zoom))
+        count = int(rng.integers(2, cells * cells + 1))
+        free = rng.random() < 0.5
+        places = scatter(rng, count, 0.22 * zoom, 0.5 * zoom) if free else grid_cells(rng, count, cells)
         items = [random_sprite(world, rng, pick(rng, concepts), x, y, s, side.drawings) for x, y, s in places]
         return finish(rng, background, items, side), -1
     if kind < 0.87:
-        places = scatter(rng, int(rng.integers(1, 6)), 0.2, 0.45)
+        places = scatter(rng, int(rng.integers(1, 1 + round(5 / zoom))), 0.2 * zoom, 0.45 * zoom)
         items = [random_shape(rng, x, y, size, background.colour) for x, y, size in places]
         return finish(rng, background, items, side), -1
-    text = random_string(rng, world, side)
+    text = random_string(rng, world, side)[: round(8 / zoom)]
     return finish(rng, background, [text_item(rng, text, background, side.fonts)], side), -1

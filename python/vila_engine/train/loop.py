@@ -10,6 +10,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -142,6 +143,7 @@ class State:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
+            "trained": [name for name, p in self.model.named_parameters() if p.requires_grad],
             "history": self.history,
             "random": torch.get_rng_state(),
         }
@@ -171,6 +173,14 @@ def make_state(model: nn.Module, config: StageConfig) -> State:
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.95), fused=True)
     average = [p.detach().clone() for p in model.parameters() if p.requires_grad]
     return State(model, optimizer, average)
+
+
+def averaged(checkpoint: Path) -> dict[str, Tensor]:
+    """The averaged weights of a stage that is still running, from its checkpoint."""
+    values = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    state = dict(values["model"])
+    state.update(zip(values["trained"], values["average"], strict=True))
+    return state
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
@@ -248,7 +258,8 @@ def train(
     model.train()
     means = _Means()
     saved = time.monotonic()
-    bar = tqdm(total=config.steps, initial=state.step, desc=config.name, unit="step", mininterval=5, smoothing=0.02)
+    pause = 2 if sys.stderr.isatty() else 60
+    bar = tqdm(total=config.steps, initial=state.step, desc=config.name, unit="step", mininterval=pause, smoothing=0.02)
     for batch in batches(task, state.step, config.steps, plan.workers):
         means.add(train_step(state, task, batch, config, bf16))
         bar.update()

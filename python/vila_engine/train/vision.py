@@ -60,9 +60,12 @@ class VisionLearner(nn.Module):
 class VisionTask:
     """Labelled scenes and the losses on them."""
 
-    def __init__(self, world: World, config: VisionConfig, seed: int, batch: int, side: Side = TRAIN) -> None:
+    def __init__(
+        self, world: World, config: VisionConfig, seed: int, batch: int, side: Side = TRAIN, pixels: int = 0
+    ) -> None:
         self.world = world
-        self.renderer = Renderer(world, config.image_size, config.patch_size)
+        self.renderer = Renderer(world, pixels or config.image_size, config.patch_size)
+        self.zoom = config.image_size / self.renderer.side
         self.seed, self.size, self.side = seed, batch, side
 
     def batch(self, index: int) -> Batch:
@@ -70,7 +73,7 @@ class VisionTask:
         pictures, whats, colours, alone = [], [], [], []
         for row in range(self.size):
             rng = np.random.default_rng([self.seed, 1, index, row])
-            scene, concept = vision_scene(self.world, rng, self.side)
+            scene, concept = vision_scene(self.world, rng, self.side, self.zoom)
             picture, what, colour = self.renderer.render_labelled(scene)
             pictures.append(picture)
             whats.append(what.ravel())
@@ -106,9 +109,9 @@ class VisionTask:
             right_patch = (logits.argmax(-1) == target)[seen].float().mean()
             right_name = (pairs.argmax(-1) == named).float().mean()
         log = {
-            "patch": float(patch),
-            "colour": float(colour),
-            "pair": float(sigmoid),
+            "patch": float(patch.detach()),
+            "colour": float(colour.detach()),
+            "pair": float(sigmoid.detach()),
             "right_patch": float(right_patch),
             "right_name": float(right_name),
         }
@@ -121,10 +124,12 @@ def normalise(pictures: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def probe(model: VisionLearner, world: World, side: Side, count: int = 600, seed: int = 99) -> dict[str, float]:
+def probe(
+    model: VisionLearner, world: World, side: Side, count: int = 600, seed: int = 99, pixels: int = 0
+) -> dict[str, float]:
     """Share of single drawings of a split side that the pair logits name rightly."""
     model.eval()
-    task = VisionTask(world, model.tower.config, seed, 100, side)
+    task = VisionTask(world, model.tower.config, seed, 100, side, pixels)
     right = total = index = 0
     while total < count:
         batch = task.batch(index)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .concepts import CONCEPTS, Concept
+from .concepts import CONCEPTS, CORE_CONCEPTS, Concept
 from .packages import DataError, fetch_data, read_deb, read_icon_set, read_wheel
 from .splits import TRAIN_ARTISTS, UNSEEN_ARTIST, drawing_is_held_out, word_is_held_out
 
@@ -63,6 +63,7 @@ class World:
     vqa_questions: dict[str, list[tuple[int, str, str]]]
     font_folder: Path
     _by_concept: dict[tuple[str, int], list[Drawing]] = field(default_factory=dict, repr=False)
+    _sides: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         groups: dict[tuple[str, int], list[Drawing]] = defaultdict(list)
@@ -76,7 +77,9 @@ class World:
 
     def concepts_with(self, side: str) -> list[int]:
         """Concept indices that have a drawing on a side: `train`, `unseen_drawing` or `unseen_artist`."""
-        return sorted(concept for name, concept in self._by_concept if name == side)
+        if side not in self._sides:
+            self._sides[side] = sorted(concept for name, concept in self._by_concept if name == side)
+        return self._sides[side]
 
     def drawings_of(self, concept: int, side: str) -> list[Drawing]:
         """The drawings of a concept on a side; empty if there are none."""
@@ -92,9 +95,27 @@ class World:
         """Words that only test pictures of text show."""
         return [word for word in self.words if word_is_held_out(word)]
 
+    @cached_property
+    def concept_glosses(self) -> list[tuple[str, str]]:
+        """The definitions of things that can be named."""
+        names = {concept.name for concept in self.concepts}
+        return [(word, gloss) for word, gloss in self.glosses if word in names]
+
+    @cached_property
+    def vqa_by_image(self) -> list[list[int]]:
+        """Rows of easy-VQA's training questions, grouped by picture."""
+        groups: dict[int, list[int]] = defaultdict(list)
+        for row, (image, _, _) in enumerate(self.vqa_questions["train"]):
+            groups[image].append(row)
+        return [groups[image] for image in sorted(groups)]
+
     @classmethod
-    def load(cls, folder: Path) -> World:
+    def load(cls, folder: Path, choice: str = "all") -> World:
         """Reads the cache that `build_world` wrote into `folder`.
+
+        Args:
+            folder: The cache.
+            choice: `all` concepts, or `core` for the smaller choice of common ones.
 
         Raises:
             DataError: The cache is missing or was built for other concepts.
@@ -103,11 +124,20 @@ class World:
             meta = json.loads((folder / "world.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DataError(f"[World.load] {folder.name}: expected world.json, got none; run build_world") from error
-        concepts = tuple(Concept(name, kind, tuple(drawings)) for name, kind, drawings in meta["concepts"])
+        if choice not in ("all", "core"):
+            raise DataError(f"[World.load] choice: expected all or core, got {choice!r}")
+        everything = tuple(Concept(name, kind, tuple(drawings)) for name, kind, drawings in meta["concepts"])
+        core = {concept.name for concept in CORE_CONCEPTS}
+        kept = [i for i, concept in enumerate(everything) if choice == "all" or concept.name in core]
+        concepts = tuple(everything[i] for i in kept)
+        new = {old: index for index, old in enumerate(kept)}
         with np.load(folder / "world.npz") as arrays:
             sprites, vqa_images = arrays["sprites"], arrays["vqa_images"]
-        rows = enumerate(meta["drawings"])
-        drawings = [Drawing(i, c, artist, drawing_is_held_out(concepts[c].name, artist)) for i, (c, artist) in rows]
+        drawings = [
+            Drawing(row, new[concept], artist, drawing_is_held_out(everything[concept].name, artist))
+            for row, (concept, artist) in enumerate(meta["drawings"])
+            if concept in new
+        ]
         questions = {side: [(int(i), str(q), str(a)) for i, q, a in rows] for side, rows in meta["vqa"].items()}
         glosses = [(str(word), str(gloss)) for word, gloss in meta["glosses"]]
         return cls(
@@ -204,19 +234,25 @@ def _word_list(path: Path) -> list[str]:
     return [word for word in text.decode("utf-8").split("\n") if re.fullmatch(r"[a-z]{3,8}", word)]
 
 
-def _glosses(path: Path, common: set[str]) -> list[tuple[str, str]]:
-    """First senses of WordNet as (word, definition), definitions of 15 to 110 characters, of common nouns and verbs."""
+def _glosses(path: Path, common: set[str], nouns: set[str]) -> list[tuple[str, str]]:
+    """Commonest senses of WordNet as (word, definition), definitions of 15 to 125 characters; `nouns` are nouns only."""
     found: dict[str, str] = {}
-    files = read_deb(path, lambda name: name.endswith(("/data.noun", "/data.verb", "/data.adj")))
-    for data in files.values():
-        for line in data.decode("latin-1").split("\n"):
+    files = read_deb(path, lambda name: name.rpartition("/")[2].partition(".")[0] in ("index", "data"))
+    by_name = {Path(name).name: data.decode("latin-1") for name, data in files.items()}
+    for part in ("noun", "verb", "adj"):
+        glosses: dict[str, str] = {}
+        for line in by_name[f"data.{part}"].split("\n"):
             head, bar, gloss = line.partition(" | ")
-            fields = head.split(" ")
-            if not bar or line.startswith(" ") or len(fields) < 5:
+            if bar and not line.startswith(" "):
+                glosses[head.partition(" ")[0]] = gloss.split(";")[0].strip()
+        for line in by_name[f"index.{part}"].split("\n"):
+            fields = line.split()
+            if line.startswith(" ") or len(fields) < 6:
                 continue
-            word = fields[4].replace("_", " ")
-            definition = gloss.split(";")[0].strip()
-            if word in common and word not in found and 15 <= len(definition) <= 110 and '"' not in definition:
+            word = fields[0].replace("_", " ")
+            definition = glosses[fields[-int(fields[2])]]  # offsets come last, commonest sense first
+            known = word in found or word not in common or (part != "noun" and word in nouns)
+            if not known and 15 <= len(definition) <= 125 and '"' not in definition:
                 found[word] = definition
     return sorted(found.items())
 
@@ -248,14 +284,14 @@ def _fonts(folder: Path, target: Path) -> None:
         raise DataError(f"[build_world] fonts: expected {len(wanted)}, got none for {sorted(wanted - found)}")
 
 
-def build_world(data: Path, folder: Path) -> World:
+def build_world(data: Path, folder: Path, choice: str = "all") -> World:
     """Fetches what `data` lacks, builds the cache in `folder` if it is not there yet, and loads it.
 
     Raises:
         DataError: A package is missing or has unexpected content.
     """
     if (folder / "world.json").exists():
-        return World.load(folder)
+        return World.load(folder, choice)
     fetch_data(data)
     folder.mkdir(parents=True, exist_ok=True)
     names, keywords = _cldr(data / "unicode-cldr-core.deb")
@@ -270,10 +306,10 @@ def build_world(data: Path, folder: Path) -> World:
         "drawings": rows,
         "synonyms": {c.name: sorted({k for d in c.drawings for k in [d, *keywords.get(d, [])]}) for c in concepts},
         "words": words,
-        "glosses": _glosses(data / "wordnet-base.deb", set(words) | nouns),
+        "glosses": _glosses(data / "wordnet-base.deb", set(words) | nouns, nouns),
         "vqa": questions,
     }
     temporary = folder / "world.json.part"
     temporary.write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
     temporary.replace(folder / "world.json")
-    return World.load(folder)
+    return World.load(folder, choice)
