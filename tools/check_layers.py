@@ -84,17 +84,19 @@ CXX_SUFFIXES = {".h", ".cpp", ".cu", ".cuh", ".in"}
 # Module or package of python/vila_engine -> what it may import of its own package. "_core" is the C++ engine.
 PYTHON_ROOMS: dict[str, frozenset[str]] = {
     "_core": frozenset(),
-    "__init__": frozenset({"_core", "engine", "media"}),
+    "__init__": frozenset({"_core", "engine", "query"}),
     "__main__": frozenset({"cli"}),
     "media": frozenset({"_core"}),
-    "engine": frozenset({"_core", "media"}),
+    "query": frozenset({"_core"}),
+    "engine": frozenset({"_core", "media", "query"}),
     "convert": frozenset({"_core"}),
-    "parity": frozenset({"_core", "engine", "media", "convert"}),
+    "parity": frozenset({"_core", "engine", "media", "query", "convert"}),
     "evaluate": frozenset({"_core", "engine", "media"}),
     "train": frozenset({"_core", "engine", "media", "convert"}),
+    "bench": frozenset({"_core", "engine", "media", "query", "convert"}),
     "demo": frozenset({"_core", "engine", "media", "convert", "parity"}),
     "server": frozenset({"_core", "engine", "media"}),
-    "cli": frozenset({"_core", "engine", "media", "convert", "parity", "evaluate", "train", "demo", "server"}),
+    "cli": frozenset({"_core", "engine", "media", "convert", "parity", "bench", "evaluate", "train", "demo", "server"}),
 }
 
 # Importing vila_engine loads numpy only: these are imported inside the function that needs them, or in their home.

@@ -1,32 +1,34 @@
 // Sessions and generations.
 #include <chrono>
 #include <future>
+#include <mutex>
 
 #include "convert.h"
 
 namespace vila::bindings {
 namespace {
 
-py::object reason_of(const Generation& generation) {
-  switch (generation.finish_reason()) {
-    case FinishReason::running: return py::none();
-    case FinishReason::stop: return py::str("stop");
-    case FinishReason::length: return py::str("length");
-    case FinishReason::cancelled: return py::str("cancelled");
+const char* name_of(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::running: return nullptr;
+    case FinishReason::stop: return "stop";
+    case FinishReason::length: return "length";
+    case FinishReason::cancelled: return "cancelled";
   }
-  return py::none();
+  return nullptr;
 }
 
-// A Generation that can be closed before Python collects it.
+// A Generation that can be closed before Python collects it, also while another thread waits for its next token.
 struct OpenGeneration {
-  std::optional<Generation> generation;
-  bool started = false;  // the first token was asked for
-  GenerationStats last_stats;
-  py::object last_reason = py::none();
+  std::mutex computing;                  // held by the thread that computes; taken without the GIL only
+  std::optional<Generation> generation;  // changed with the GIL and the mutex held
+  bool started = false;                  // the first token was asked for
+  GenerationStats stats;                 // as of the last token; like the reason it is read and written with the GIL
+  FinishReason reason = FinishReason::running;
 
-  Generation& get() {
-    if (!generation) throw InvalidArgument("[generation] expected an open generation, got a closed one");
-    return *generation;
+  void remember() {
+    stats = generation->stats();
+    reason = generation->finish_reason();
   }
 };
 
@@ -54,16 +56,15 @@ std::unique_ptr<OpenGeneration> start(Session& session, const std::vector<std::p
 }
 
 // The first token waits for pictures and prompt, so a signal such as Ctrl-C must be heard meanwhile: the work runs on a
-// thread of its own and this one looks for signals.
-std::optional<TokenEvent> first_token(OpenGeneration& open) {
-  const py::gil_scoped_release release;
-  auto token = std::async(std::launch::async, [&open] { return open.generation->next(); });
+// thread of its own and this one looks for signals. Called without the GIL.
+std::optional<TokenEvent> first_token(Generation& generation) {
+  auto token = std::async(std::launch::async, [&generation] { return generation.next(); });
   while (token.wait_for(std::chrono::milliseconds(20)) != std::future_status::ready) {
     const py::gil_scoped_acquire acquire;
     if (PyErr_CheckSignals() == 0) continue;
-    open.generation->cancel();
+    generation.cancel();
     {
-      const py::gil_scoped_release again;
+      const py::gil_scoped_release release;
       token.wait();
     }
     throw py::error_already_set();
@@ -71,24 +72,35 @@ std::optional<TokenEvent> first_token(OpenGeneration& open) {
   return token.get();
 }
 
-std::optional<TokenEvent> later_token(OpenGeneration& open) {
-  const py::gil_scoped_release release;
-  return open.generation->next();
+TokenEvent next(OpenGeneration& open) {
+  std::optional<TokenEvent> event;
+  std::unique_lock lock(open.computing, std::defer_lock);
+  {
+    const py::gil_scoped_release release;
+    lock.lock();
+    if (open.generation) {
+      event = std::exchange(open.started, true) ? open.generation->next() : first_token(*open.generation);
+    }
+  }
+  if (open.generation) open.remember();
+  if (!event) throw py::stop_iteration();
+  return std::move(*event);
 }
 
-TokenEvent next(OpenGeneration& open) {
-  if (!open.generation) throw py::stop_iteration();
-  const std::optional<TokenEvent> event = open.started ? later_token(open) : first_token(open);
-  open.started = true;
-  if (!event) throw py::stop_iteration();
-  return *event;
+void cancel(OpenGeneration& open) {
+  if (open.generation) open.generation->cancel();
 }
 
 void close(OpenGeneration& open) {
   if (!open.generation) return;
   open.generation->cancel();
-  open.last_stats = open.generation->stats();
-  open.last_reason = reason_of(*open.generation);
+  std::unique_lock lock(open.computing, std::defer_lock);
+  {
+    const py::gil_scoped_release release;
+    lock.lock();
+  }
+  if (!open.generation) return;
+  open.remember();
   open.generation.reset();
 }
 
@@ -108,15 +120,12 @@ void bind_session(py::module_& m) {
       .def_readonly("prefill_seconds", &GenerationStats::prefill_seconds)
       .def_readonly("decode_seconds", &GenerationStats::decode_seconds);
   py::class_<OpenGeneration>(m, "Generation", "An open generation; iterate to pull tokens.")
-      .def("__iter__", [](OpenGeneration& open) -> OpenGeneration& { return open; }, py::return_value_policy::reference_internal)
+      .def("__iter__", [](py::object self) { return self; })
       .def("__next__", &next)
-      .def("cancel", [](OpenGeneration& open) { if (open.generation) open.generation->cancel(); },
-           "Stops at the next chunk of work; may be called from any thread.")
+      .def("cancel", &cancel, "Stops at the next chunk of work; may be called from any thread.")
       .def("close", &close, "Ends the generation; its session can start another.")
-      .def_property_readonly("finish_reason",
-                             [](OpenGeneration& open) { return open.generation ? reason_of(*open.generation) : open.last_reason; })
-      .def_property_readonly("stats",
-                             [](OpenGeneration& open) { return open.generation ? open.generation->stats() : open.last_stats; });
+      .def_property_readonly("finish_reason", [](const OpenGeneration& open) { return name_of(open.reason); })
+      .def_readonly("stats", &OpenGeneration::stats);
   py::class_<Session>(m, "Session", "One conversation: a KV cache that keeps the longest common prefix.")
       .def("start", &start, py::arg("messages"), py::kw_only(), py::arg("images") = std::vector<Picture>{},
            py::arg("videos") = std::vector<std::vector<Picture>>{}, py::arg("system") = py::none(),

@@ -13,6 +13,8 @@
 #include "text/detokenizer.h"
 #include "vila/error.h"
 
+namespace vila::bindings {
+
 namespace py = pybind11;
 
 namespace {
@@ -25,13 +27,13 @@ void read(const py::dict& dict, const char* key, T& target) {
   try {
     target = value.cast<T>();
   } catch (const py::cast_error&) {
-    throw vila::InvalidArgument(std::string("[tokenizer] key \"") + key + "\" has the wrong type: got " +
+    throw InvalidArgument(std::string("[tokenizer] key \"") + key + "\" has the wrong type: got " +
                                 py::str(py::type::of(value)).cast<std::string>());
   }
 }
 
-vila::AddedToken added_token_from(const py::dict& dict) {
-  vila::AddedToken token;
+AddedToken added_token_from(const py::dict& dict) {
+  AddedToken token;
   read(dict, "id", token.id);
   read(dict, "content", token.content);
   read(dict, "special", token.special);
@@ -42,14 +44,14 @@ vila::AddedToken added_token_from(const py::dict& dict) {
   return token;
 }
 
-vila::TokenizerSpec spec_from(const py::dict& dict) {
-  vila::TokenizerSpec spec;
+TokenizerSpec spec_from(const py::dict& dict) {
+  TokenizerSpec spec;
   std::string kind;
   read(dict, "kind", kind);
   if (kind != "spm_bpe" && kind != "byte_bpe") {
-    throw vila::InvalidArgument("[tokenizer] unknown kind: expected \"spm_bpe\" or \"byte_bpe\", got \"" + kind + "\"");
+    throw InvalidArgument("[tokenizer] unknown kind: expected \"spm_bpe\" or \"byte_bpe\", got \"" + kind + "\"");
   }
-  spec.kind = kind == "spm_bpe" ? vila::TokenizerSpec::Kind::spm_bpe : vila::TokenizerSpec::Kind::byte_bpe;
+  spec.kind = kind == "spm_bpe" ? TokenizerSpec::Kind::spm_bpe : TokenizerSpec::Kind::byte_bpe;
   read(dict, "pieces", spec.pieces);
   read(dict, "scores", spec.scores);
   read(dict, "types", spec.types);
@@ -75,17 +77,15 @@ vila::TokenizerSpec spec_from(const py::dict& dict) {
 
 std::string render_chat(const std::string& mode, const std::vector<std::pair<std::string, std::string>>& messages,
                         const std::optional<std::string>& system) {
-  std::vector<vila::ChatMessage> list;
+  std::vector<ChatMessage> list;
   list.reserve(messages.size());
   for (const auto& [role, text] : messages) list.push_back({role, text});
-  return vila::ChatTemplate::by_name(mode).render(list, system);
+  return ChatTemplate::by_name(mode).render(list, system);
 }
 
 }  // namespace
 
 void bind_tokenizer(py::module_& m) {
-  using vila::Detokenizer;
-  using vila::Tokenizer;
   py::class_<Tokenizer>(m, "Tokenizer")
       .def_static(
           "from_spec", [](const py::dict& spec) { return Tokenizer(spec_from(spec)); }, py::arg("spec"),
@@ -128,11 +128,13 @@ void bind_tokenizer(py::module_& m) {
       "encode_with_images",
       [](const Tokenizer& tokenizer, const std::string& prompt) {
         const py::gil_scoped_release release;
-        return vila::encode_with_images(tokenizer, prompt);
+        return encode_with_images(tokenizer, prompt);
       },
       py::arg("tokenizer"), py::arg("prompt"), "Ids of a prompt with <image> marks; -200 stands for a picture.");
   m.def("render_chat", &render_chat, py::arg("mode"), py::arg("messages"), py::arg("system") = py::none(),
         "The prompt for (role, text) messages in a conversation mode.");
-  m.def("detect_conv_mode", &vila::detect_conv_mode, py::arg("tokenizer"),
+  m.def("detect_conv_mode", &detect_conv_mode, py::arg("tokenizer"),
         "The conversation mode that the tokenizer's tokens speak for.");
 }
+
+}  // namespace vila::bindings

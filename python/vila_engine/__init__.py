@@ -11,10 +11,12 @@ from vila_engine._core import (
     __version__,
 )
 from vila_engine.engine import Chat, Model, Piece, Result, Stream, Timings, Usage, load
+from vila_engine.query import ChatMessage, Sampling
 
 __all__ = [
     "CapacityError",
     "Chat",
+    "ChatMessage",
     "CheckpointError",
     "Error",
     "InternalError",
@@ -23,6 +25,7 @@ __all__ = [
     "Model",
     "Piece",
     "Result",
+    "Sampling",
     "Stream",
     "Timings",
     "UnsupportedError",

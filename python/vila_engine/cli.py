@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,26 +16,33 @@ from vila_engine import _core
 CONV_MODES = ("vicuna_v1", "vicuna_v1_nosys", "llama_3", "llama_3_fix", "hermes-2", "plain")
 WEIGHTS = ("f32", "f16", "int8", "int4")
 
-EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED = 1, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status.
 
-    0: done. 1: a check failed. 2: an error, told on stderr in one line. 130: interrupted.
+    0: done. 1: a check failed. 2: an error, told on stderr. 130: interrupted. 141: nobody reads the output any more
+    (128 + SIGPIPE, as from other programs).
     """
-    parsed = _parser().parse_args(arguments)
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        return int(parsed.run(parsed))
-    except (_core.Error, ImportError, MemoryError) as error:
-        print(f"vila-engine: {error or type(error).__name__}", file=sys.stderr)
-        return EXIT_ERROR
+        parsed = _parser().parse_args(arguments)
+        status = int(parsed.run(parsed))
+        sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()
+        # What is still buffered has nowhere to go; the interpreter would complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CLOSED
+    except (_core.Error, ImportError, MemoryError, OSError) as error:
+        print(f"vila-engine: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         print("vila-engine: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +79,9 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument("source", help="folder in the published layout, or a Hugging Face Hub id")
     parser.add_argument("-o", "--output", required=True, help="the new model folder")
     parser.add_argument("--weights", choices=WEIGHTS, default="int4", help="language model")
-    parser.add_argument("--vision-weights", choices=WEIGHTS, help="vision tower and projector; int8 with --weights int4")
+    parser.add_argument(
+        "--vision-weights", choices=WEIGHTS, help="vision tower and projector; int8 with --weights int4"
+    )
     parser.add_argument("--head-weights", choices=WEIGHTS, help="vocabulary projection; int8 with --weights int4")
     parser.add_argument("--group-size", type=int, choices=(32, 64, 128), default=128, help="columns per scale")
     parser.add_argument("--conv-mode", choices=CONV_MODES, help="chat template; detected if not given")
@@ -90,7 +101,9 @@ def _convert(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(report), default=str))
         return 0
-    print(f"{report.path}: {report.n_bytes / 1e6:,.1f} MB in {report.n_tensors} tensors, chat template {report.conv_mode}")
+    print(
+        f"{report.path}: {report.n_bytes / 1e6:,.1f} MB in {report.n_tensors} tensors, chat template {report.conv_mode}"
+    )
     print("matrices: " + ", ".join(f"{count} {name}" for name, count in sorted(report.formats.items())))
     for note in report.notes:
         print(f"note: {note}")
@@ -116,6 +129,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-beams", type=int, default=1, help="beam search")
     parser.add_argument("--seed", type=int, default=0, help="of sampling")
     parser.add_argument("--stop", action="append", default=[], help="text that ends the answer; may be repeated")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on to the longest answer")
     parser.add_argument("--num-video-frames", type=int, help="frames per video; the model's own if not given")
 
 
@@ -126,7 +140,18 @@ def _load(args: argparse.Namespace) -> Any:
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "num_beams", "seed", "stop")
+    names = (
+        "max_new_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "num_beams",
+        "seed",
+        "stop",
+        "ignore_eos",
+    )
     return {name: getattr(args, name) for name in names}
 
 
@@ -186,8 +211,8 @@ def _stats(result: Any) -> str:
     rate = (usage.completion_tokens - 1) / times.decode if usage.completion_tokens > 1 and times.decode > 0 else 0.0
     return (
         f"[{usage.prompt_tokens} prompt tokens ({usage.image_tokens} of pictures, {usage.cached_tokens} cached), "
-        f"{usage.completion_tokens} new, {result.finish_reason}; load {times.load:.2f} s, pictures {times.image:.2f} s, "
-        f"prompt {times.prefill:.2f} s, {rate:.1f} tokens/s]"
+        f"{usage.completion_tokens} new, {result.finish_reason}; load {times.load:.2f} s, "
+        f"pictures {times.image:.2f} s, prompt {times.prefill:.2f} s, {rate:.1f} tokens/s]"
     )
 
 
@@ -197,13 +222,15 @@ CHAT_HELP = "/image FILE or /video FILE adds media to the next question, /reset 
 def _add_chat(commands: Any) -> None:
     parser = _command(
         commands, "chat", _chat, "ask in several turns; questions are read from stdin, one per line",
-        'chat MODEL --image cat.png\nprintf "What is this?\\nWhat colour is it?\\n" | vila-engine chat MODEL --image cat.png',
+        "chat MODEL --image cat.png\n"
+        'chat MODEL --image cat.png --json <<< "What is this?"',
     )  # fmt: skip
     parser.description = f"{parser.description}. {CHAT_HELP}"
     _add_model(parser)
     parser.add_argument("--image", action="append", default=[], help="picture of the first question; may be repeated")
     parser.add_argument("--video", action="append", default=[], help="video of the first question; may be repeated")
     _add_sampling(parser)
+    parser.add_argument("--json", action="store_true", help="print each answer as one line of JSON")
     parser.add_argument("--stats", action="store_true", help="print counts and times on stderr")
 
 
@@ -243,14 +270,18 @@ def _chat(args: argparse.Namespace) -> int:
 def _answer(stream: Any, args: argparse.Namespace, *, interactive: bool) -> None:
     with stream:
         try:
-            _print_pieces(stream)
+            if not args.json:
+                _print_pieces(stream)
+            result = stream.result()
         except KeyboardInterrupt:
             if not interactive:
                 raise
             print()
             return
+        if args.json:
+            print(json.dumps(asdict(result), ensure_ascii=False), flush=True)
         if args.stats:
-            print(_stats(stream.result()), file=sys.stderr)
+            print(_stats(result), file=sys.stderr)
 
 
 def _add_inspect(commands: Any) -> None:
@@ -266,7 +297,9 @@ def _inspect(args: argparse.Namespace) -> int:
     chosen = _core.chosen_kernels()
     report: dict[str, Any] = {
         "version": _core.__version__,
-        "kernels": [{"name": name, "usable": usable, "chosen": name == chosen} for name, usable in _core.kernel_names()],
+        "kernels": [
+            {"name": name, "usable": usable, "chosen": name == chosen} for name, usable in _core.kernel_names()
+        ],
         "threads": _core.default_threads(),
     }
     if args.model:
@@ -289,14 +322,17 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _print_info(info: dict[str, Any]) -> None:
     llm, vision = info["llm"], info["vision"]
-    print(f"model: {info['source'] or 'unnamed'}, {info['file_bytes'] / 1e6:,.1f} MB, chat template {info['conv_mode']}")
+    print(
+        f"model: {info['source'] or 'unnamed'}, {info['file_bytes'] / 1e6:,.1f} MB, chat template {info['conv_mode']}"
+    )
     print(
         f"  language model  {llm['n_layers']} layers, width {llm['dim']}, {llm['n_heads']} heads "
         f"({llm['n_kv_heads']} of keys and values), vocabulary {llm['vocab_size']}, context {info['max_context']}"
     )
     print(
-        f"  vision tower    {vision['kind']}, {vision['n_layers']} layers, width {vision['dim']}, {vision['image_size']} px, "
-        f"{vision['scales']} scale(s), {info['projector']} projector, {vision['tokens_per_image']} tokens per picture"
+        f"  vision tower    {vision['kind']}, {vision['n_layers']} layers, width {vision['dim']}, "
+        f"{vision['image_size']} px, {vision['scales']} scale(s), {info['projector']} projector, "
+        f"{vision['tokens_per_image']} tokens per picture"
     )
     for name, n_bytes in sorted(info["weight_bytes"].items()):
         print(f"  weights         {name:16} {n_bytes / 1e6:10,.1f} MB")
@@ -318,11 +354,17 @@ def _parity(args: argparse.Namespace) -> int:
     from vila_engine.parity import CaseReport, find_goldens, run_parity, table
 
     def tell(report: CaseReport) -> None:
-        print(f"\r\x1b[K{report.variant} {report.case} {report.weights} {report.isa}", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K{report.variant} {report.case} {report.weights} {report.isa}", end="", file=sys.stderr, flush=True
+        )
 
-    show = sys.stderr.isatty() and not args.json
+    show = sys.stderr.isatty()
     reports = run_parity(
-        find_goldens(args.goldens), weights=args.weights, isas=args.isa, threads=args.threads, report=tell if show else None
+        find_goldens(args.goldens),
+        weights=args.weights,
+        isas=args.isa,
+        threads=args.threads,
+        report=tell if show else None,
     )
     if show:
         print("\r\x1b[K", end="", file=sys.stderr)

@@ -5,53 +5,36 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from vila_engine import _core
 from vila_engine._core import InvalidArgument
-from vila_engine.media import Picture, load_image, load_video
+from vila_engine.media import Picture, count_frames, load_images, load_videos
+from vila_engine.query import (
+    Messages,
+    Query,
+    Sampling,
+    checked_integer,
+    checked_messages,
+    checked_sampling,
+    checked_text,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
     from vila_engine.media import ImageLike, VideoLike
 
 FloatArray = npt.NDArray[np.float32]
 FinishReason = Literal["stop", "length", "cancelled"]
-
-
-class ChatMessage(TypedDict):
-    """One message; `<image>` and `<video>` in the content stand for the next picture and video."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-Query = str | Sequence[ChatMessage]
-
-
-class Sampling(TypedDict, total=False):
-    """How tokens are chosen; everything is optional.
-
-    max_new_tokens (512); temperature (0.0: greedy); top_p (1.0); top_k (0: off); min_p (0.0); repetition_penalty (1.0);
-    seed (0); stop (strings that end the answer); ignore_eos (False); num_beams (1: no beam search).
-    """
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
-    seed: int
-    stop: Sequence[str]
-    ignore_eos: bool
-    num_beams: int
 
 
 @dataclass(frozen=True)
@@ -111,13 +94,12 @@ class Result:
 class Stream:
     """An answer in the making: iterate to pull pieces; `cancel()` from any thread, or close it, to stop early."""
 
-    def __init__(self, model: Model, session: _core.Session, generation: _core.Generation) -> None:
+    def __init__(self, model: Model, generation: _core.Generation, on_end: Callable[[Stream], None]) -> None:
         self._model = model
-        self._session: _core.Session | None = session
         self._generation = generation
+        self._on_end: Callable[[Stream], None] | None = on_end
         self._texts: list[str] = []
         self._ids: list[int] = []
-        self._on_end: list[Any] = []
 
     def __iter__(self) -> Iterator[Piece]:
         return self
@@ -125,7 +107,7 @@ class Stream:
     def __next__(self) -> Piece:
         try:
             event = next(self._generation)
-        except BaseException:
+        except BaseException:  # StopIteration and KeyboardInterrupt included: the answer has ended
             self.close()
             raise
         self._texts.append(event.text)
@@ -137,25 +119,21 @@ class Stream:
         self._generation.cancel()
 
     def close(self) -> None:
-        """Ends the answer and frees its session."""
-        session, self._session = self._session, None
-        if session is None:
-            return
-        self._generation.close()
-        self._model._give_back(session)
-        for action in self._on_end:
-            action(self)
+        """Ends the answer and frees its session; waits until a thread that is computing has noticed."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            self._generation.close()
+            on_end(self)
 
     def result(self) -> Result:
         """Pulls what is left and returns the whole answer."""
         for _ in self:
             pass
         stats = self._generation.stats
-        reason = self._generation.finish_reason or "cancelled"
         return Result(
-            text="".join(self._texts).strip(),
+            text=self.text,
             token_ids=list(self._ids),
-            finish_reason=reason,  # type: ignore[arg-type]  # one of the three once closed
+            finish_reason=self._generation.finish_reason or "cancelled",  # closed before it ended by itself
             usage=Usage(stats.prompt_tokens, stats.image_tokens, stats.cached_tokens, stats.completion_tokens),
             timings=Timings(
                 self._model.info["load_seconds"], stats.image_seconds, stats.prefill_seconds, stats.decode_seconds
@@ -173,16 +151,23 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        self.close()
+
 
 class Model:
-    """A loaded model; use `load()`. Safe to use from several threads; each open answer has a session of its own."""
+    """A loaded model; use `load()`. Safe to use from several threads; each open answer has a session of its own.
+
+    Attributes:
+        info: Architecture, weight formats and bytes, chat template, kernels, threads, memory kind, load seconds.
+    """
 
     def __init__(self, engine: _core.Engine) -> None:
         self._engine: _core.Engine | None = engine
         self._idle: _core.Session | None = None  # keeps the last prompt's keys and values for a similar next one
+        self._chats: weakref.WeakSet[Chat] = weakref.WeakSet()
         self._lock = threading.Lock()
         self.info: dict[str, Any] = json.loads(engine.info)
-        """Architecture, weight formats and bytes, chat template, kernels, threads, memory kind, load seconds."""
 
     def generate(
         self,
@@ -230,52 +215,66 @@ class Model:
         **sampling: Unpack[Sampling],
     ) -> Stream:
         """As `generate`, piece by piece. Errors in the arguments are raised at once, not at the first piece."""
-        pictures = [load_image(image) for image in images]
-        clips = self._clips(videos, num_video_frames)
-        return self._start(_messages(query), pictures, clips, system, sampling)
+        pictures, clips = load_images(images), self._clips(videos, num_video_frames)
+        return self._start(checked_messages(query), pictures, clips, system, sampling)
 
     def chat(self, system: str | None = None, *, num_video_frames: int | None = None) -> Chat:
-        """A dialogue of several turns; nothing that was seen is computed again."""
-        return Chat(self, system, num_video_frames)
+        """A dialogue of several turns with a session of its own; nothing that was seen is computed again."""
+        chat = Chat(self, system, num_video_frames)
+        self._chats.add(chat)
+        return chat
 
     def preprocess(self, image: ImageLike) -> FloatArray:
         """The vision tower's input: f32 [1, 3, S, S], S2 models at the largest scale."""
-        return self._core.preprocess(load_image(image))
+        return self._core.preprocess(load_images([image])[0])
 
     def vision_features(self, image: ImageLike) -> FloatArray:
         """The selected hidden state of the tower, after the S2 merge: f32 [P, Cv]."""
-        return self._core.vision_features(load_image(image))
+        return self._core.vision_features(load_images([image])[0])
 
     def encode_image(self, image: ImageLike) -> FloatArray:
         """The rows that stand for a picture in the language model: f32 [tokens, C]."""
-        return self._core.encode_image(load_image(image))
+        return self._core.encode_image(load_images([image])[0])
 
     def prompt_text(
         self,
         query: Query,
         *,
-        images: Sequence[Any] | int = (),
-        videos: Sequence[int] = (),
+        images: Sequence[ImageLike] | int = (),
+        videos: Sequence[VideoLike | int] = (),
+        num_video_frames: int | None = None,
         system: str | None = None,
         reference_compat: bool = False,
     ) -> str:
-        """The rendered prompt with `<image>` marks; pictures are only counted, videos are numbers of frames."""
+        """The rendered prompt with `<image>` marks.
+
+        Media are only counted: pictures may be given as their number, a video as its number of frames.
+        """
         return self._core.prompt_text(
-            _messages(query), images=_count(images), videos=videos, system=system, reference_compat=reference_compat
+            checked_messages(query),
+            images=_count(images),
+            videos=[count_frames(video, self._frames(num_video_frames)) for video in videos],
+            system=system,
+            reference_compat=reference_compat,
         )
 
     def prompt_ids(
         self,
         query: Query,
         *,
-        images: Sequence[Any] | int = (),
-        videos: Sequence[int] = (),
+        images: Sequence[ImageLike] | int = (),
+        videos: Sequence[VideoLike | int] = (),
+        num_video_frames: int | None = None,
         system: str | None = None,
         reference_compat: bool = False,
     ) -> list[int]:
-        """The prompt's ids, -200 for a picture; pictures are only counted, videos are numbers of frames."""
+        """The prompt's ids, -200 for each picture or frame; media are only counted, as in `prompt_text`."""
         return self._core.prompt_ids(
-            _messages(query), images=_count(images), videos=videos, system=system, reference_compat=reference_compat
+            checked_messages(query),
+            images=_count(images),
+            videos=[count_frames(video, self._frames(num_video_frames)) for video in videos],
+            system=system,
+            reference_compat=reference_compat,
         )
 
     def logits(
@@ -290,8 +289,8 @@ class Model:
     ) -> FloatArray:
         """Logits at every position of the prompt, pictures' rows included: f32 [T, V]."""
         return self._core.logits(
-            _messages(query),
-            images=[load_image(image) for image in images],
+            checked_messages(query),
+            images=load_images(images),
             videos=self._clips(videos, num_video_frames),
             system=system,
             reference_compat=reference_compat,
@@ -305,14 +304,15 @@ class Model:
     def close(self) -> None:
         """Frees the weights as soon as the last open answer ends; the object cannot be used any more."""
         with self._lock:
-            self._engine = None
-            self._idle = None
+            self._engine = self._idle = None
+            for chat in self._chats:
+                chat._session = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
@@ -325,58 +325,73 @@ class Model:
             raise InvalidArgument("[model] expected an open model, got a closed one")
         return self._engine
 
+    def _frames(self, n_frames: int | None) -> int:
+        default: int = self.info["n_video_frames"]
+        return default if n_frames is None else checked_integer("[video] num_video_frames", n_frames, 1, 2**31 - 1)
+
     def _clips(self, videos: Sequence[VideoLike], n_frames: int | None) -> list[list[Picture]]:
-        n_frames = self.info["n_video_frames"] if n_frames is None else n_frames
-        return [load_video(video, n_frames) for video in videos]
-
-    def _take(self) -> _core.Session:
-        with self._lock:
-            session, self._idle = self._idle, None
-        return session or self._core.new_session()
-
-    def _give_back(self, session: _core.Session) -> None:
-        with self._lock:
-            if self._engine is not None:
-                self._idle = session
+        return load_videos(videos, self._frames(n_frames))
 
     def _start(
         self,
-        messages: list[tuple[str, str]],
+        messages: Messages,
         pictures: Sequence[Picture],
         clips: Sequence[Sequence[Picture]],
         system: str | None,
         sampling: Sampling,
         *,
         reference_compat: bool = False,
+        chat: Chat | None = None,
+        on_end: Callable[[Stream], None] | None = None,
     ) -> Stream:
-        core = self._core
-        session = self._take()
+        """Starts an answer on the idle session of the model or the chat, or on a new one if that is in use."""
+        if system is not None:
+            checked_text("[prompt] system", system)
+        options = checked_sampling(sampling)
+        engine = self._core
+        home = self if chat is None else chat
+        name = "_idle" if chat is None else "_session"
+        with self._lock:
+            session = getattr(home, name)
+            setattr(home, name, None)
+        session = session or engine.new_session()
+
+        def give_back() -> None:
+            with self._lock:
+                if self._engine is not None:
+                    setattr(home, name, session)
+
+        def ended(stream: Stream) -> None:
+            give_back()
+            if on_end is not None:
+                on_end(stream)
+
         try:
             generation = session.start(
-                messages, images=pictures, videos=clips, system=system, reference_compat=reference_compat, **sampling
+                messages, images=pictures, videos=clips, system=system, reference_compat=reference_compat, **options
             )
         except BaseException:
-            self._give_back(session)
+            give_back()
             raise
-        del core
-        return Stream(self, session, generation)
+        return Stream(self, generation, ended)
 
 
 class Chat:
     """A dialogue: `send` asks and remembers; pictures and text already seen are not computed again.
 
     Attributes:
-        messages: The dialogue so far.
+        messages: The dialogue so far, (role, text) pairs.
     """
 
     def __init__(self, model: Model, system: str | None, num_video_frames: int | None) -> None:
         self._model = model
         self._system = system
         self._n_frames = num_video_frames
+        self._session: _core.Session | None = None
         self._pictures: list[Picture] = []
         self._clips: list[list[Picture]] = []
-        self._open: Stream | None = None
-        self.messages: list[tuple[str, str]] = []
+        self._open: weakref.ref[Stream] | None = None
+        self.messages: Messages = []
 
     def send(
         self,
@@ -404,10 +419,10 @@ class Chat:
         """
         if self._open is not None:
             raise InvalidArgument("[chat] expected no open stream, got a second question before the first was answered")
-        pictures = self._pictures + [load_image(image) for image in images]
+        pictures = self._pictures + load_images(images)
         clips = self._clips + self._model._clips(videos, self._n_frames)
-        messages = [*self.messages, ("user", _core.tag_media(text, len(images), len(videos)))]
-        stream = self._model._start(messages, pictures, clips, self._system, sampling)
+        question = _core.tag_media(checked_text("[chat] question", text), len(images), len(videos))
+        messages = [*self.messages, ("user", question)]
 
         def remember(ended: Stream) -> None:
             self._open = None
@@ -415,14 +430,15 @@ class Chat:
                 self.messages = [*messages, ("assistant", ended.text)]
                 self._pictures, self._clips = pictures, clips
 
-        stream._on_end.append(remember)
-        self._open = stream
+        stream = self._model._start(messages, pictures, clips, self._system, sampling, chat=self, on_end=remember)
+        self._open = weakref.ref(stream)
         return stream
 
     def reset(self) -> None:
         """Forgets everything but the system text."""
-        if self._open is not None:
-            self._open.close()
+        stream = self._open() if self._open is not None else None
+        if stream is not None:
+            stream.close()
         self.messages, self._pictures, self._clips = [], [], []
 
 
@@ -457,33 +473,18 @@ def load(
         UnsupportedError: the model or `isa` is not supported here.
         InvalidArgument: a wrong argument.
     """
-    if threads is not None and threads < 1:
-        raise InvalidArgument(f"[load] threads: expected at least 1, got {threads}")
     return Model(
         _core.Engine.load(
-            str(Path(path)),
-            threads=threads or 0,
-            isa=isa or "",
-            memory=memory,
-            kv_cache=kv_cache,
-            max_context=max_context or 0,
-            conv_mode=conv_mode or "",
+            os.fspath(Path(path)),
+            threads=0 if threads is None else checked_integer("[load] threads", threads, 1, 2**31 - 1),
+            isa="" if isa is None else checked_text("[load] isa", isa),
+            memory=checked_text("[load] memory", memory),
+            kv_cache=checked_text("[load] kv_cache", kv_cache),
+            max_context=0 if max_context is None else checked_integer("[load] max_context", max_context, 1, 2**62),
+            conv_mode="" if conv_mode is None else checked_text("[load] conv_mode", conv_mode),
         )
     )
 
 
-def _messages(query: Query) -> list[tuple[str, str]]:
-    if isinstance(query, str):
-        return [("user", query)]
-    messages = []
-    for message in query:
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            raise InvalidArgument(f'[prompt] expected messages {{"role": ..., "content": ...}}, got {message!r}')
-        if not isinstance(message["role"], str) or not isinstance(message["content"], str):
-            raise InvalidArgument(f"[prompt] expected role and content to be text, got {message!r}")
-        messages.append((message["role"], message["content"]))
-    return messages
-
-
-def _count(images: Sequence[Any] | int) -> int:
-    return images if isinstance(images, int) else len(images)
+def _count(images: Sequence[ImageLike] | int) -> int:
+    return checked_integer("[prompt] images", images if isinstance(images, int) else len(images), 0, 2**31 - 1)

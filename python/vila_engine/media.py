@@ -6,25 +6,30 @@ import io
 import os
 import re
 import shutil
-import warnings
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
 from vila_engine._core import InvalidArgument, IoError, UnsupportedError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
     ImageLike = str | os.PathLike[str] | bytes | PilImage | npt.NDArray[np.uint8]
-    VideoLike = str | os.PathLike[str] | Sequence[ImageLike]
+    VideoLike = str | os.PathLike[str] | Sequence[ImageLike] | npt.NDArray[np.uint8]
 
 Picture = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 89_478_485
 """Largest picture, in pixels: Pillow's own bound against decompression bombs."""
+
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+"""How Pillow reports pictures that are broken inside; each of its formats has a way of its own."""
 
 
 def load_image(image: ImageLike) -> Picture:
@@ -46,8 +51,7 @@ def load_image(image: ImageLike) -> Picture:
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if isinstance(image, Image.Image):
-        _check_size(image.width, image.height)
-        return np.asarray(image.convert("RGB"))
+        return _converted(image, f"a Pillow image of mode {image.mode}")
     if isinstance(image, bytes | bytearray | memoryview):
         return _decode(io.BytesIO(image), f"{len(image)} bytes")
     if isinstance(image, str | os.PathLike):
@@ -55,6 +59,18 @@ def load_image(image: ImageLike) -> Picture:
     raise InvalidArgument(
         f"[picture] expected a path, bytes, a Pillow image or a uint8 array, got {type(image).__name__}"
     )
+
+
+def load_images(images: Sequence[ImageLike]) -> list[Picture]:
+    """Decodes several pictures; a single picture in place of the list is an InvalidArgument."""
+    _check_list("[picture] images: expected a list of pictures", images)
+    return [load_image(image) for image in images]
+
+
+def _check_list(expected: str, items: object) -> None:
+    # Text and arrays are sequences too: taken as lists they would give letters and rows.
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes | bytearray | memoryview):
+        raise InvalidArgument(f"{expected}, got {type(items).__name__}")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -79,20 +95,32 @@ def _decode(source: Path | io.BytesIO, name: str) -> Picture:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                _check_size(image.width, image.height)
-                return np.asarray(image.convert("RGB"))
+        with Image.open(source) as image:
+            return _converted(image, name)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InvalidArgument(f"[picture] {name}: expected at most {MAX_PIXELS:,} pixels, got more: {error}") from error
+        raise InvalidArgument(f"[picture] {name}: expected at most {MAX_PIXELS:,} pixels, got: {error}") from error
     except FileNotFoundError as error:
         raise IoError(f"[picture] {name}: expected a picture file, got no such file") from error
     except IsADirectoryError as error:
         raise IoError(f"[picture] {name}: expected a picture file, got a folder") from error
+    except PermissionError as error:
+        raise IoError(f"[picture] {name}: expected a picture file, got no permission to read it") from error
     except UnidentifiedImageError as error:
-        raise InvalidArgument(f"[picture] {name}: expected a picture that Pillow can read, got something else") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports broken pictures in all three ways
+        raise InvalidArgument(
+            f"[picture] {name}: expected a picture that Pillow can read, got something else"
+        ) from error
+    except BROKEN as error:
+        raise InvalidArgument(f"[picture] {name}: expected a whole picture, got {error}") from error
+
+
+def _converted(image: PilImage, name: str) -> Picture:
+    """Decodes what Pillow has opened; alpha is dropped, grey replicated, orientation marks are left alone."""
+    _check_size(image.width, image.height)
+    if 0 in image.size:
+        raise InvalidArgument(f"[picture] {name}: expected at least 1 x 1 pixels, got {image.width} x {image.height}")
+    try:
+        return np.asarray(image.convert("RGB"))
+    except BROKEN as error:
         raise InvalidArgument(f"[picture] {name}: expected a whole picture, got {error}") from error
 
 
@@ -114,8 +142,9 @@ def load_video(video: VideoLike, n_frames: int) -> list[Picture]:
 
     Args:
         video: A path (decoded by ffmpeg, which is looked for in PATH and in imageio-ffmpeg), or a list of pictures.
-        n_frames: Frames to take. A longer video or list is sampled as the reference does. From a shorter file all frames
-            are taken, with black ones in front, as the reference does; a shorter list is taken as it is.
+        n_frames: Frames to take. A longer video or list is sampled as the reference does. From a shorter file all
+            frames are taken, with black ones in front, as the reference does; a shorter list is taken as it is. Where
+            both numbers are equal, which the reference cannot do, all frames are taken.
 
     Returns:
         Pictures, uint8 [H, W, 3].
@@ -129,12 +158,25 @@ def load_video(video: VideoLike, n_frames: int) -> list[Picture]:
         raise InvalidArgument(f"[video] num_video_frames: expected at least 1, got {n_frames}")
     if isinstance(video, str | os.PathLike):
         return _decode_video(Path(video), n_frames)
-    if not isinstance(video, Sequence) or isinstance(video, bytes):
-        raise InvalidArgument(f"[video] expected a path or a list of frames, got {type(video).__name__}")
-    if not video:
+    frames = list(video) if isinstance(video, np.ndarray) and video.ndim == 4 else video
+    _check_list("[video] expected a path or a list of frames", frames)
+    if len(frames) == 0:
         raise InvalidArgument("[video] expected at least 1 frame, got an empty list")
-    chosen = sample_indices(len(video), n_frames) if len(video) > n_frames else range(len(video))
-    return [load_image(video[i]) for i in chosen]
+    chosen = sample_indices(len(frames), n_frames) if len(frames) > n_frames else range(len(frames))
+    return [load_image(frames[i]) for i in chosen]
+
+
+def load_videos(videos: Sequence[VideoLike], n_frames: int) -> list[list[Picture]]:
+    """Takes frames from several videos; a single video in place of the list is an InvalidArgument."""
+    _check_list("[video] videos: expected a list of videos", videos)
+    return [load_video(video, n_frames) for video in videos]
+
+
+def count_frames(video: VideoLike | int, n_frames: int) -> int:
+    """How many frames `load_video` returns, without reading any; a number stands for itself."""
+    if isinstance(video, int):
+        return video
+    return n_frames if isinstance(video, str | os.PathLike) else min(len(video), n_frames)
 
 
 def _ffmpeg_binary() -> str:
@@ -163,7 +205,9 @@ def _run_ffmpeg(path: Path, **output: str | int) -> tuple[bytes, str]:
         )
     except ffmpeg.Error as error:
         lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise InvalidArgument(f"[video] {path}: expected a video, got: {lines[-1] if lines else 'no message'}") from error
+        raise InvalidArgument(
+            f"[video] {path}: expected a video, got: {lines[-1] if lines else 'no message'}"
+        ) from error
     return out, log.decode("utf-8", "replace")
 
 

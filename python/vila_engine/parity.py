@@ -1,6 +1,7 @@
 """Compares the engine with recorded outputs of the PyTorch reference ("goldens"), number by number.
 
-A golden folder holds manifest.json, cases/*.npz and checkpoint/ (tests/golden/README.md). docs/PARITY.md derives the bounds.
+A golden folder holds manifest.json, cases/*.npz and checkpoint/ (tests/golden/README.md).
+docs/PARITY.md derives the bounds.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from vila_engine._core import CheckpointError, InvalidArgument, kernel_names
 from vila_engine.convert import convert
 from vila_engine.convert.conversion import Weights
-from vila_engine.engine import Model, Query, load
+from vila_engine.engine import Model, load
 from vila_engine.media import load_image
+from vila_engine.query import Query, checked_messages
 
 Array = npt.NDArray[np.float32]
 
@@ -101,15 +104,15 @@ def run_parity(
         report: Called after each case.
 
     Returns:
-        One report per case and configuration. Outputs must be the same bytes for all tables and thread counts; where they
-        are not, the measure "other bytes" is broken.
+        One report per case and configuration. Outputs must be the same bytes for all tables and thread counts; where
+        they are not, the measure "other bytes" is broken.
     """
     if list(isas) == ["all"]:
         isas = [name for name, usable in kernel_names() if usable]
     reports = []
     with tempfile.TemporaryDirectory(prefix="vila_parity_") as scratch:
-        for folder in folders:
-            golden = _Golden(folder, Path(scratch))
+        for number, folder in enumerate(folders):
+            golden = _Golden(folder, Path(scratch) / str(number))
             for form in weights:
                 first: dict[str, str] = {}
                 for isa in isas or ("",):
@@ -133,9 +136,11 @@ class _Golden:
             self.cases = self.manifest["cases"]
             self.tolerance = self.manifest["tolerance"]
         except (ValueError, KeyError) as error:
-            raise CheckpointError(f"[parity] {folder}: expected a manifest with cases and tolerance, got {error}") from error
+            raise CheckpointError(
+                f"[parity] {folder}: expected a manifest with cases and tolerance, got {error}"
+            ) from error
         self.folder = folder
-        self.scratch = scratch / folder.resolve().name
+        self.scratch = scratch
         self.variant = self.manifest.get("variant", folder.name)
         self.dequantised: dict[tuple[str, str], Array] = {}
 
@@ -144,10 +149,17 @@ class _Golden:
         for conv in dict.fromkeys(conv_of.values()):
             with self._load(weights, conv, isa, threads, dequantize=False) as model:
                 for case in self.cases:
-                    if conv_of[case["name"]] == conv:
+                    if conv_of[case["name"]] != conv:
+                        continue
+                    try:
                         yield self._run_case(model, case, weights, conv, threads)
+                    except KeyError as error:
+                        raise CheckpointError(
+                            f"[parity] {self.folder}: expected {error} in case {case['name']}"
+                        ) from error
 
     def _load(self, weights: Weights, conv: str, isa: str, threads: int, *, dequantize: bool) -> Model:
+        self.scratch.mkdir(exist_ok=True)
         path = self.scratch / f"{weights}{'-dequantised' if dequantize else ''}"
         if not path.exists():
             convert(self.folder / "checkpoint", path, weights=weights, dequantize=dequantize)
@@ -161,8 +173,12 @@ class _Golden:
         ids = model.prompt_ids(query, images=len(images), reference_compat=True)
         n_steps = len(recorded["greedy_ids"])
         stream = model._start(
-            [(m["role"], m["content"]) for m in query], images, [], None,
-            {"max_new_tokens": n_steps, "ignore_eos": True}, reference_compat=True,
+            checked_messages(query),
+            images,
+            [],
+            None,
+            {"max_new_tokens": n_steps, "ignore_eos": True},
+            reference_compat=True,
         )
         with stream:
             greedy = stream.result().token_ids
@@ -258,7 +274,9 @@ def table(reports: Sequence[CaseReport]) -> str:
         cells = [_cell(values.get(name)) for name in present]
         rows.append([line.variant, line.case, line.weights, line.isa, str(line.threads), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _cell(measure: Measure | None) -> str:
