@@ -17,9 +17,10 @@ from vila_engine.convert.sentencepiece_model import CONTROL, USER_DEFINED
 from vila_engine.convert.tokenizers import ADDED, Spec, add_special_token, read_tokenizer
 
 FLOATS = ("float32", "float16", "bfloat16")
+SPECIAL_TYPES = (ADDED, CONTROL, USER_DEFINED)
 PATCH_TOKEN = "<im_patch>"
-PADDING_MULTIPLE = 64  # vocabularies are padded to a multiple of this, or by at most the following
-MAX_PADDING_ROWS = 1024
+PADDING_MULTIPLE = 64  # vocabularies are padded up to a multiple of this, or
+MAX_PADDING_ROWS = 1024  # by at most so many rows and a sixteenth of them
 
 
 class Checkpoint:
@@ -74,8 +75,7 @@ class Checkpoint:
         """Contents of all control, user-defined and added tokens."""
         tokens = {token["content"] for token in self.spec["added_tokens"]} | set(self.spec["special_tokens"])
         typed = zip(self.spec["pieces"], self.spec["types"], strict=True)
-        special = (ADDED, CONTROL, USER_DEFINED)
-        return tokens | {piece.decode("utf-8", "replace") for piece, kind in typed if kind in special}
+        return tokens | {piece.decode("utf-8", "replace") for piece, kind in typed if kind in SPECIAL_TYPES}
 
     def _has_qweight(self, entry: Entry) -> bool:
         return entry.source.removesuffix("weight") + "qweight" in self.names[entry.part]
@@ -151,18 +151,28 @@ class Checkpoint:
             add_special_token(self.spec, PATCH_TOKEN)
             model.notes.append(f"token {PATCH_TOKEN} added, as mm_use_im_patch_token asks")
         tokens = len(self.spec["pieces"])
-        padding = max(PADDING_MULTIPLE - 1, min(MAX_PADDING_ROWS, rows // TILE_ROWS))
-        if not 0 <= rows - tokens <= padding:
-            yield (
-                f"tokenizer: expected vocab_size = {rows} tokens, or up to {padding} fewer and as many padding rows, "
-                f"got {tokens}"
-            )
+        fewer = rows - tokens
+        is_rounded_up = rows % PADDING_MULTIPLE == 0 and fewer < PADDING_MULTIPLE
+        if fewer < 0 or not (is_rounded_up or fewer <= min(MAX_PADDING_ROWS, rows // TILE_ROWS)):
+            yield (f"tokenizer: expected vocab_size = {rows} tokens, or a few less and padding rows, got {tokens}")
             return
         if tokens < rows:
             model.llm["vocab_size"] = tokens
             model.notes.append(f"{rows - tokens} padding rows of the vocabulary dropped")
             wide = ("llm.lm_head", "llm.model.embed_tokens.weight")
             self.entries = [replace(e, shape=(tokens, e.shape[1])) if e.name in wide else e for e in self.entries]
-        bad = [id_ for id_ in model.llm["eos_token_ids"] if not 0 <= id_ < tokens]
-        if bad:
-            yield f"eos_token_id: expected ids below {tokens}, got {bad}"
+        yield from self._check_special_ids()
+
+    def _check_special_ids(self) -> Iterator[str]:
+        """The ids that begin a text and end an answer are special tokens, or the tokenizer is another model's."""
+        special = {token["id"] for token in self.spec["added_tokens"]}
+        special |= {index for index, kind in enumerate(self.spec["types"]) if kind in SPECIAL_TYPES}
+        bos, eos = self.model.llm["bos_token_id"], self.model.llm["eos_token_ids"]
+        for name, ids in (("bos_token_id", [] if bos is None else [bos]), ("eos_token_id", eos)):
+            bad = [id_ for id_ in ids if id_ not in special]
+            if bad:
+                yield f"tokenizer: expected special tokens at {name} {ids}, got {[self._piece(id_) for id_ in bad]}"
+
+    def _piece(self, id_: int) -> str:
+        pieces = self.spec["pieces"]
+        return pieces[id_].decode("utf-8", "replace") if 0 <= id_ < len(pieces) else f"nothing at {id_}"
