@@ -23,6 +23,7 @@ MEGA = 1e6
 WEIGHT_FACTOR = 1.15
 ALLOWANCE = 300_000_000
 PICTURE_SIDE = 640
+ELEMENT_BYTES = {"f16": 2, "f32": 4}
 PROC_UNIT = 1024  # /proc counts in KiB
 
 Figures = dict[str, float]
@@ -55,12 +56,12 @@ def run_once(model_folder: str, memory: str, kv_cache: str, tokens: int) -> Figu
     started = time.perf_counter()
     with vila_engine.load(model_folder, memory=memory, kv_cache=kv_cache) as model:  # type: ignore[arg-type]
         stream = model.stream("<image>\nWhat is this?", images=[picture], max_new_tokens=tokens, ignore_eos=True)
-        session = stream._session  # its cache is as large as the answer made it
         with stream:
             result = stream.result()
         now = memory_now()
-        cache = session.cache_bytes if session else 0
-        times, usage = result.timings, result.usage
+        times, usage, shape = result.timings, result.usage, model.info["llm"]
+        per_token = 2 * shape["n_layers"] * shape["n_kv_heads"] * shape["head_dim"] * ELEMENT_BYTES[kv_cache]
+        cache = per_token * (usage.prompt_tokens + usage.completion_tokens)
         return {
             "seconds": time.perf_counter() - started,
             "before": begin,
