@@ -18,31 +18,37 @@ struct Range {
   std::int64_t begin = 0, end = 0;
 };
 
-/// Rows of f32 to symmetric int8 per group of columns: scale = max|x| / 127, q = round_half_even(x / scale).
-/// Columns from k to k_padded are written as 0.
+/// Columns of activations that share one scale. A weight's group holds a whole number of them, so that an outlier among the
+/// activations spoils 32 values, not 128; whole-row int8 weights take one scale for the whole row of activations.
+inline constexpr std::int64_t kActivationGroup = 32;
+
+/// Rows of f32 to symmetric int8 per group of columns: scale = max|x| / 127, q = round_half_even(x / scale). A group whose
+/// magnitudes all lie below 2^-100 counts as zeros (scale 0). Columns from k to k_padded are written as 0.
 struct QuantizeArgs {
   const float* x;          ///< [M, k], row stride x_stride
   std::int64_t x_stride;
   std::int8_t* q;          ///< [M, k_padded], dense
   float* scale;            ///< [M, k_padded / group]
   std::int32_t* sum;       ///< [M, k_padded / group]: sum of the group's q
-  std::int64_t k, k_padded, group;
+  float* weighted_sum;     ///< [M, k_padded / weight_group]: sum over groups ascending of scale * sum, one fma each
+  std::int64_t k, k_padded, group, weight_group;  ///< weight_group is a multiple of group
 };
 
-/// y[m, n] = (sum over g ascending of w_scale[n, g] * a_scale[m, g] * dot + offset[n, g] * a_scale[m, g] * a_sum[m, g])
-/// + bias[n], one fma per term; dot is the exact integer product of the stored values. Offsets exist for int4 only:
-/// -8 * w_scale, or -zero * w_scale, or the stored offset.
+/// y[m, n] = (sum over weight groups g ascending of w_scale[n, g] * d[m, n, g] + offset[n, g] * a_weighted[m, g]) + bias[n],
+/// d[m, n, g] = sum over the activation groups s of g ascending of a_scale[m, s] * dot, one fma per term; dot is the exact
+/// integer product of the stored values. Offsets exist for int4 only: -8 * w_scale, or -zero * w_scale, or the stored one.
 struct MatmulQArgs {
   const std::int8_t* a;         ///< [M, k_padded]
-  const float* a_scale;         ///< [M, G]
-  const std::int32_t* a_sum;    ///< [M, G]
+  const float* a_scale;         ///< [M, k_padded / a_group]
+  const std::int32_t* a_sum;    ///< [M, k_padded / a_group]
+  const float* a_weighted;      ///< [M, k_padded / group]; int4 only
   const std::uint8_t* w;        ///< packed w4p16x8 or w8p16x4
   const std::uint16_t* w_scale; ///< f16 [N/16, G, 16]
   const std::uint8_t* w_zero;   ///< u8 [N/16, G, 16] or null (int4 only)
   const std::uint16_t* w_offset;///< f16 [N/16, G, 16] or null (int4 only)
   const float* bias;            ///< [N] or null
   float* y;                     ///< [M, N], row stride y_stride; only the first N columns of a last tile are written
-  std::int64_t m, n, k_padded, group, y_stride;
+  std::int64_t m, n, k_padded, group, a_group, y_stride;  ///< a_group is kActivationGroup for int4
 };
 
 /// y[m, n] = bias[n] + sum over k ascending of w[n, k] * a[m, k], one fma per term; w is f32p16 or f16p16.

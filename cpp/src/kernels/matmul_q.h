@@ -11,22 +11,26 @@ namespace vila::kernels::VILA_ISA_NS {
 inline constexpr std::int64_t kPanelColumns = 128;  // columns unpacked at once; every group of int4 fits
 inline constexpr std::int64_t kPrefetchBytes = 1536;
 
-/// What a weight kind contributes: how 4 or 8 columns are loaded and what a group adds beside the dot product.
+/// What a weight kind contributes: how 4 or 8 columns are loaded, and the integer sum of one group of activations.
 struct Int4 {
   static constexpr std::int64_t kColumnsPerLoad = 8;
-  static I32x16 dot(I32x16 sum, W8 w, A4 a) { return dot4_u(sum, w, a); }
+  using Sum = S4;  // holds the 32 columns of an activation group
+  static Sum start(std::int32_t) { return zero_s4(); }
+  static Sum dot(Sum sum, W8 w, A4 a) { return dot4_u(sum, w, a); }
+  static I32x16 total(Sum sum) { return widen(sum); }
   static void unpack(const std::uint8_t* w, std::uint8_t* bytes) {
     const W4 nibbles = load_w4(w);
     store_w8(bytes, low_nibbles(nibbles));
     store_w8(bytes + 64, high_nibbles(nibbles));
   }
-  static constexpr std::int32_t kBias = 0;
 };
 struct Int8 {
   static constexpr std::int64_t kColumnsPerLoad = 4;
-  static I32x16 dot(I32x16 sum, W8 w, A4 a) { return dot4_s(sum, w, a); }
+  using Sum = I32x16;
+  static Sum start(std::int32_t a_sum) { return kW8Bias == 0 ? zero_i32() : splat_i32(-kW8Bias * a_sum); }
+  static Sum dot(Sum sum, W8 w, A4 a) { return dot4_s(sum, w, a); }
+  static I32x16 total(Sum sum) { return sum; }
   static void unpack(const std::uint8_t* w, std::uint8_t* bytes) { store_w8(bytes, load_w8(w)); }
-  static constexpr std::int32_t kBias = kW8Bias;
 };
 
 /// Bytes that unpack() wrote, as dot() wants them.
@@ -36,13 +40,18 @@ inline W8 load_unpacked(const std::uint8_t* p) {
   return w;
 }
 
-/// acc = fma(dot, w_scale * a_scale, acc), then the offset's term: the whole float arithmetic of a group.
+/// acc plus what a weight group gives: its scale times the scaled dots, and for int4 its offset times the weighted sum.
 template <class Kind>
-inline F32x16 finish_group(F32x16 acc, I32x16 sum, F32x16 w_scale, F32x16 offset, float a_scale, std::int32_t a_sum) {
-  if constexpr (Kind::kBias != 0) sum = add(sum, splat_i32(-Kind::kBias * a_sum));
-  acc = fma(to_f32(sum), mul(w_scale, splat(a_scale)), acc);
-  if constexpr (Kind::kColumnsPerLoad == 8) acc = fma(offset, splat(a_scale * static_cast<float>(a_sum)), acc);
+inline F32x16 finish_group(F32x16 acc, F32x16 dots, F32x16 w_scale, F32x16 offset, const float* a_weighted) {
+  acc = fma(dots, w_scale, acc);
+  if constexpr (Kind::kColumnsPerLoad == 8) acc = fma(offset, splat(*a_weighted), acc);
   return acc;
+}
+
+/// The weighted sum of row `row` in group g; int8 has none.
+template <class Kind>
+inline const float* weighted_at(const MatmulQArgs& p, std::int64_t row, std::int64_t groups, std::int64_t g) {
+  return Kind::kColumnsPerLoad == 8 ? p.a_weighted + row * groups + g : nullptr;
 }
 
 template <class Kind>
@@ -72,10 +81,33 @@ constexpr std::int64_t tile_stride(std::int64_t k_padded) {
   return k_padded * 64 / Kind::kColumnsPerLoad;
 }
 
+/// One load of NT tiles straight from memory onto the sums of MR rows.
+template <class Kind, int MR, int NT>
+inline void stream_load(const std::uint8_t* w, std::int64_t stride, const std::int8_t* a, std::int64_t a_stride,
+                        typename Kind::Sum (&sum)[MR][NT]) {
+  for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
+  if constexpr (Kind::kColumnsPerLoad == 8) {
+    W4 nibbles[NT];
+    for (int t = 0; t < NT; ++t) nibbles[t] = load_w4(w + t * stride);
+    for (int r = 0; r < MR; ++r) {
+      const A4 low = load_a4(a + r * a_stride);
+      const A4 high = load_a4(a + r * a_stride + 4);
+      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], low_nibbles(nibbles[t]), low);
+      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], high_nibbles(nibbles[t]), high);
+    }
+  } else {
+    for (int r = 0; r < MR; ++r) {
+      const A4 quad = load_a4(a + r * a_stride);
+      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], load_w8(w + t * stride), quad);
+    }
+  }
+}
+
 /// Rows row..row+MR of tiles tile..tile+NT, weights straight from memory.
 template <class Kind, int MR, int NT>
 inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t tile) {
   const std::int64_t groups = p.k_padded / p.group;
+  const std::int64_t parts = p.group / p.a_group;
   const std::int64_t stride = tile_stride<Kind>(p.k_padded);
   const std::uint8_t* w = p.w + tile * stride;
   const std::int8_t* a = p.a + row * p.k_padded;
@@ -84,26 +116,21 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
     for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32();
   }
   for (std::int64_t g = 0; g < groups; ++g) {
-    I32x16 sum[MR][NT];
+    F32x16 dots[MR][NT];
     for (int r = 0; r < MR; ++r) {
-      for (int t = 0; t < NT; ++t) sum[r][t] = zero_i32();
+      for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
     }
-    for (std::int64_t k = 0; k < p.group; k += Kind::kColumnsPerLoad, w += 64, a += Kind::kColumnsPerLoad) {
-      for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
-      if constexpr (Kind::kColumnsPerLoad == 8) {
-        W4 nibbles[NT];
-        for (int t = 0; t < NT; ++t) nibbles[t] = load_w4(w + t * stride);
-        for (int r = 0; r < MR; ++r) {
-          const A4 low = load_a4(a + r * p.k_padded);
-          const A4 high = load_a4(a + r * p.k_padded + 4);
-          for (int t = 0; t < NT; ++t) sum[r][t] = dot4_u(sum[r][t], low_nibbles(nibbles[t]), low);
-          for (int t = 0; t < NT; ++t) sum[r][t] = dot4_u(sum[r][t], high_nibbles(nibbles[t]), high);
-        }
-      } else {
-        for (int r = 0; r < MR; ++r) {
-          const A4 quad = load_a4(a + r * p.k_padded);
-          for (int t = 0; t < NT; ++t) sum[r][t] = dot4_s(sum[r][t], load_w8(w + t * stride), quad);
-        }
+    for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part) {
+      typename Kind::Sum sum[MR][NT];
+      for (int r = 0; r < MR; ++r) {
+        for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
+      }
+      for (std::int64_t k = 0; k < p.a_group; k += Kind::kColumnsPerLoad, w += 64, a += Kind::kColumnsPerLoad) {
+        stream_load<Kind, MR, NT>(w, stride, a, p.k_padded, sum);
+      }
+      for (int r = 0; r < MR; ++r) {
+        const F32x16 a_scale = splat(p.a_scale[(row + r) * groups * parts + part]);
+        for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
       }
     }
     for (int t = 0; t < NT; ++t) {
@@ -111,8 +138,7 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
       const F32x16 w_scale = load_f16(p.w_scale + at);
       const F32x16 offset = load_offset<Kind>(p, at, w_scale);
       for (int r = 0; r < MR; ++r) {
-        const std::int64_t ag = (row + r) * groups + g;
-        acc[r][t] = finish_group<Kind>(acc[r][t], sum[r][t], w_scale, offset, p.a_scale[ag], p.a_sum[ag]);
+        acc[r][t] = finish_group<Kind>(acc[r][t], dots[r][t], w_scale, offset, weighted_at<Kind>(p, row + r, groups, g));
       }
     }
   }
@@ -124,7 +150,7 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
 /// The sums of `columns` unpacked columns for MR rows and NT tiles, on top of what `sum` holds.
 template <class Kind, int MR, int NT>
 inline void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int64_t a_stride, std::int64_t columns,
-                       I32x16 (&sum)[MR][NT]) {
+                       typename Kind::Sum (&sum)[MR][NT]) {
   for (std::int64_t k = 0; k < columns; k += 4, panel += 64 * NT, a += 4) {
     W8 w[NT];
     for (int t = 0; t < NT; ++t) w[t] = load_unpacked(panel + 64 * t);
@@ -159,19 +185,29 @@ template <class Kind, int MR, int NT>
 inline void block_group(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, std::int64_t g,
                         const std::uint8_t* panel, const F32x16 (&w_scale)[NT], const F32x16 (&offset)[NT]) {
   const std::int64_t groups = p.k_padded / p.group;
-  I32x16 sum[MR][NT];
+  const std::int64_t parts = p.group / p.a_group;
+  F32x16 dots[MR][NT];
   for (int r = 0; r < MR; ++r) {
-    for (int t = 0; t < NT; ++t) sum[r][t] = zero_i32();
+    for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
   }
-  block_sums<Kind, MR, NT>(panel, p.a + row * p.k_padded + g * p.group, p.k_padded, p.group, sum);
+  for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part, panel += p.a_group * 16 * NT) {
+    typename Kind::Sum sum[MR][NT];
+    for (int r = 0; r < MR; ++r) {
+      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
+    }
+    block_sums<Kind, MR, NT>(panel, p.a + row * p.k_padded + part * p.a_group, p.k_padded, p.a_group, sum);
+    for (int r = 0; r < MR; ++r) {
+      const F32x16 a_scale = splat(p.a_scale[(row + r) * groups * parts + part]);
+      for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
+    }
+  }
   for (int r = 0; r < MR; ++r) {
-    const std::int64_t ag = (row + r) * groups + g;
     float* y = p.y + (row + r) * p.y_stride;
     for (int t = 0; t < NT; ++t) {
       const std::int64_t first = (tile + t) * 16;
       const int valid = p.n - first < 16 ? static_cast<int>(p.n - first) : 16;
       F32x16 acc = g == 0 ? zero_f32() : valid == 16 ? load(y + first) : load_partial(y + first, valid);
-      acc = finish_group<Kind>(acc, sum[r][t], w_scale[t], offset[t], p.a_scale[ag], p.a_sum[ag]);
+      acc = finish_group<Kind>(acc, dots[r][t], w_scale[t], offset[t], weighted_at<Kind>(p, row + r, groups, g));
       store_tile(y, g + 1 == groups ? p.bias : nullptr, p.n, tile + t, acc);
     }
   }

@@ -34,11 +34,13 @@ void Activations::quantize(const WeightFormat& format) {
   if (group_ == group && k_padded_ == k_padded) return;
   group_ = group;
   k_padded_ = k_padded;
-  const std::int64_t groups = k_padded / group;
+  a_group_ = format.group > 0 ? kernels::kActivationGroup : group;
+  const std::int64_t groups = k_padded / a_group_;
   q_ = ctx_.workspace.allocate<std::int8_t>(x_.rows * k_padded);
   scale_ = ctx_.workspace.allocate<float>(x_.rows * groups);
   sum_ = ctx_.workspace.allocate<std::int32_t>(x_.rows * groups);
-  const kernels::QuantizeArgs args{x_.data, x_.stride, q_, scale_, sum_, x_.cols, k_padded, group};
+  weighted_ = ctx_.workspace.allocate<float>(x_.rows * (k_padded / group));
+  const kernels::QuantizeArgs args{x_.data, x_.stride, q_, scale_, sum_, weighted_, x_.cols, k_padded, a_group_, group};
   for_rows(ctx_, x_.rows, k_padded, [&](Range rows) { ctx_.kernels.quantize_s8(args, rows); });
 }
 
@@ -55,9 +57,9 @@ void linear_group(ExecContext& ctx, Activations& x, std::span<const LinearJob> j
   const auto run = [&](const LinearJob& job, Range tiles) {
     const Weight& w = *job.weight;
     if (w.format.is_integer()) {
-      const kernels::MatmulQArgs args{x.q_,      x.scale_, x.sum_, w.values,        w.scales,  w.zeros,
-                                      w.offsets, job.bias, job.y.data,    a.rows,          w.n,       x.k_padded_,
-                                      x.group_,  job.y.stride};
+      const kernels::MatmulQArgs args{x.q_,      x.scale_, x.sum_, x.weighted_,   w.values, w.scales,    w.zeros,
+                                      w.offsets, job.bias, job.y.data, a.rows, w.n, x.k_padded_, x.group_, x.a_group_,
+                                      job.y.stride};
       (w.format.kind == WeightKind::w4p16x8 ? ctx.kernels.matmul_w4 : ctx.kernels.matmul_w8)(args, tiles);
     } else {
       const kernels::MatmulFArgs args{a.data, a.stride, w.values, job.bias, job.y.data, a.rows, w.n, w.k, job.y.stride};

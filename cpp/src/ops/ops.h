@@ -26,10 +26,12 @@ class Activations {
   void quantize(const WeightFormat& format);
   ExecContext& ctx_;
   Rows x_;
-  std::int64_t group_ = -1, k_padded_ = 0;  // of the int8 form; group_ < 0: none yet
+  std::int64_t group_ = -1, k_padded_ = 0;  // of the weights that the int8 form is for; group_ < 0: none yet
+  std::int64_t a_group_ = 0;                // columns per scale of the int8 form
   std::int8_t* q_ = nullptr;
   float* scale_ = nullptr;
   std::int32_t* sum_ = nullptr;
+  float* weighted_ = nullptr;
 };
 
 struct LinearJob {

@@ -1,5 +1,7 @@
 // int4 and int8 products: against the double reference, bit for bit against the scalar table, and under every split.
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <string>
 
 #include "kernels/kernel_test.h"
@@ -19,6 +21,9 @@ struct Case {
   Zero zero;
   bool bias;
 
+  /// int4 has an activation scale every 32 columns, int8 too unless its group is the whole row.
+  [[nodiscard]] std::int64_t a_group() const { return int4 || (group <= 128 && k_padded > group) ? kActivationGroup : group; }
+
   [[nodiscard]] std::string name() const {
     return std::string(int4 ? "w4" : "w8") + " m" + std::to_string(m) + " n" + std::to_string(n) + " k" +
            std::to_string(k_padded) + " g" + std::to_string(group) + " zero" + std::to_string(static_cast<int>(zero)) +
@@ -34,7 +39,7 @@ class Operands {
     const std::int64_t padded_n = (c.n + 15) / 16 * 16;
     a_.resize(static_cast<std::size_t>(c.m * c.k_padded));
     for (std::int8_t& a : a_) a = static_cast<std::int8_t>(random_.integer(-127, 127));
-    a_scale_ = random_.uniforms(c.m * groups, 0.001F, 0.1F);
+    a_scale_ = random_.uniforms(c.m * c.k_padded / c.a_group(), 0.001F, 0.1F);
     w_.resize(static_cast<std::size_t>(padded_n * c.k_padded / (c.int4 ? 2 : 1)));
     for (std::uint8_t& w : w_) w = static_cast<std::uint8_t>(c.int4 ? random_.integer(0, 255) : random_.integer(-127, 127));
     for (std::int64_t i = 0; i < padded_n * groups; ++i) {
@@ -51,13 +56,19 @@ class Operands {
   std::vector<float>& a_scale() { return a_scale_; }
   std::vector<std::uint16_t>& w_scale() { return w_scale_; }
 
-  /// Recomputes the sums of groups of activations.
+  /// Recomputes the sums of groups of activations, plain and weighted.
   void sum_up() {
     a_sum_.clear();
-    for (std::size_t first = 0; first < a_.size(); first += static_cast<std::size_t>(case_.group)) {
-      std::int32_t sum = 0;
-      for (std::int64_t k = 0; k < case_.group; ++k) sum += a_[first + static_cast<std::size_t>(k)];
-      a_sum_.push_back(sum);
+    const auto a_group = static_cast<std::size_t>(case_.a_group());
+    for (std::size_t first = 0; first < a_.size(); first += a_group) {
+      a_sum_.push_back(std::accumulate(a_.begin() + static_cast<std::ptrdiff_t>(first),
+                                       a_.begin() + static_cast<std::ptrdiff_t>(first + a_group), std::int32_t{0}));
+    }
+    a_weighted_.assign(a_.size() / static_cast<std::size_t>(case_.group), 0.0F);
+    const std::size_t parts = a_sum_.size() / a_weighted_.size();
+    for (std::size_t s = 0; s < a_sum_.size(); ++s) {
+      float& total = a_weighted_[s / parts];
+      total = std::fma(a_scale_[s], static_cast<float>(a_sum_[s]), total);
     }
   }
 
@@ -66,6 +77,7 @@ class Operands {
     p.a = a_.data();
     p.a_scale = a_scale_.data();
     p.a_sum = a_sum_.data();
+    p.a_weighted = case_.int4 ? a_weighted_.data() : nullptr;
     p.w = w_.data();
     p.w_scale = w_scale_.data();
     p.w_zero = case_.int4 && case_.zero == Zero::integer ? zero_.data() : nullptr;
@@ -76,6 +88,7 @@ class Operands {
     p.n = case_.n;
     p.k_padded = case_.k_padded;
     p.group = case_.group;
+    p.a_group = case_.a_group();
     p.y_stride = y_stride;
     return p;
   }
@@ -84,7 +97,7 @@ class Operands {
   Case case_;
   Random random_;
   std::vector<std::int8_t> a_;
-  std::vector<float> a_scale_, bias_;
+  std::vector<float> a_scale_, a_weighted_, bias_;
   std::vector<std::int32_t> a_sum_;
   std::vector<std::uint8_t> w_, zero_;
   std::vector<std::uint16_t> w_scale_, offset_;
@@ -99,10 +112,10 @@ void multiply(const KernelTable& table, const Case& c, const Operands& operands,
   for (const Range range : ranges) (c.int4 ? table.matmul_w4 : table.matmul_w8)(args, range);
 }
 
-// One chain of fused multiply-adds; a term itself is rounded when its two scales are multiplied, when the integer sum
-// becomes a float and, for the offset, when zero * scale is formed.
+// A term passes the chain of its weight group (one fused multiply-add per activation group, at most 4; the integer sum's
+// own rounding where it is long; for the offset zero * scale and the weighted sum) and then the chain of the groups.
 void expect_close(const Case& c, const MatmulQArgs& args, const GuardedOutput& y) {
-  const auto chain = static_cast<double>((c.int4 ? 2 : 1) * (c.k_padded / c.group) + 5);
+  const auto chain = static_cast<double>((c.int4 ? 2 : 1) * (c.k_padded / c.group) + c.group / c.a_group() + 5);
   for (std::int64_t m = 0; m < c.m; ++m) {
     for (std::int64_t n = 0; n < c.n; ++n) {
       const reference::Sum expected = (c.int4 ? reference::matmul_w4 : reference::matmul_w8)(args, m, n);
@@ -182,7 +195,7 @@ TEST_P(MatmulQ, GivesTheSameBitsUnderEverySplitOfTheTiles) {
 
 TEST_P(MatmulQ, GivesARowTheSameBitsWhateverRowsStandBesideIt) {
   for (const bool int4 : {true, false}) {
-    const Case all{int4, 19, 70, 192, 64, Zero::offset, true};
+    const Case all{int4, 19, 70, 192, 64, int4 ? Zero::offset : Zero::neutral, true};
     const Operands operands(all, 8);
     GuardedOutput together(all.m, all.n, all.n);
     multiply(table(), all, operands, together, all.n, {{0, tiles_of(all)}});
@@ -191,8 +204,9 @@ TEST_P(MatmulQ, GivesARowTheSameBitsWhateverRowsStandBesideIt) {
       MatmulQArgs args = operands.args(alone.data(), all.n);
       args.m = 1;
       args.a += m * all.k_padded;
-      args.a_scale += m * (all.k_padded / all.group);
-      args.a_sum += m * (all.k_padded / all.group);
+      args.a_scale += m * (all.k_padded / all.a_group());
+      args.a_sum += m * (all.k_padded / all.a_group());
+      if (int4) args.a_weighted += m * (all.k_padded / all.group);
       (int4 ? table().matmul_w4 : table().matmul_w8)(args, {0, tiles_of(all)});
       for (std::int64_t n = 0; n < all.n; ++n) {
         ASSERT_EQ(std::bit_cast<std::uint32_t>(alone.at(0, n)), std::bit_cast<std::uint32_t>(together.at(m, n)));

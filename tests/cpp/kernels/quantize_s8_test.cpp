@@ -14,16 +14,19 @@ struct Quantized {
   std::vector<std::int8_t> q;
   std::vector<float> scale;
   std::vector<std::int32_t> sum;
+  std::vector<float> weighted;
 };
 
 Quantized quantize(const KernelTable& table, const std::vector<float>& x, std::int64_t m, std::int64_t k, std::int64_t stride,
-                   std::int64_t group, const std::vector<Range>& ranges) {
-  const std::int64_t k_padded = (k + group - 1) / group * group;
+                   std::int64_t group, const std::vector<Range>& ranges, std::int64_t parts = 1) {
+  const std::int64_t k_padded = (k + group * parts - 1) / (group * parts) * (group * parts);
   Quantized out;
   out.q.resize(static_cast<std::size_t>(m * k_padded), std::int8_t{99});
   out.scale.resize(static_cast<std::size_t>(m * k_padded / group), -1.0F);
   out.sum.resize(out.scale.size(), 12345);
-  const QuantizeArgs args{x.data(), stride, out.q.data(), out.scale.data(), out.sum.data(), k, k_padded, group};
+  out.weighted.resize(out.scale.size() / static_cast<std::size_t>(parts), -1.0F);
+  const QuantizeArgs args{x.data(), stride, out.q.data(), out.scale.data(), out.sum.data(), out.weighted.data(),
+                          k,        k_padded, group, group * parts};
   for (const Range range : ranges) table.quantize_s8(args, range);
   return out;
 }
@@ -32,6 +35,7 @@ void expect_same(const Quantized& actual, const Quantized& expected) {
   EXPECT_TRUE(same_bits(actual.q, expected.q));
   EXPECT_TRUE(same_bits(actual.scale, expected.scale));
   EXPECT_TRUE(same_bits(actual.sum, expected.sum));
+  EXPECT_TRUE(same_bits(actual.weighted, expected.weighted));
 }
 
 class QuantizeS8 : public KernelTest {};
@@ -78,6 +82,27 @@ TEST_P(QuantizeS8, EqualsTheScalarTableUnderEverySplitOfTheRows) {
     const Quantized expected = quantize(scalar(), x, m, k, k, 64, {{0, m}});
     expect_same(quantize(table(), x, m, k, k, 64, {{0, m}}), expected);
     for (const std::vector<Range>& ranges : range_splits(m)) expect_same(quantize(table(), x, m, k, k, 64, ranges), expected);
+  }
+}
+
+// One chain of at most 4 fused multiply-adds over the activation groups of a weight group.
+TEST_P(QuantizeS8, WeighsTheSumsOfAWeightGroup) {
+  Random random(3);
+  const std::int64_t m = 4;
+  const std::int64_t k = 300;
+  const std::vector<float> x = random.normals(m * k);
+  for (const std::int64_t parts : {1, 2, 4}) {
+    const Quantized out = quantize(table(), x, m, k, k, 32, {{0, m}}, parts);
+    expect_same(out, quantize(scalar(), x, m, k, k, 32, {{0, m}}, parts));
+    for (std::size_t g = 0; g < out.weighted.size(); ++g) {
+      double expected = 0;
+      double magnitude = 0;
+      for (std::size_t s = g * static_cast<std::size_t>(parts); s < (g + 1) * static_cast<std::size_t>(parts); ++s) {
+        expected += static_cast<double>(out.scale[s]) * out.sum[s];
+        magnitude += std::abs(static_cast<double>(out.scale[s]) * out.sum[s]);
+      }
+      ASSERT_NEAR(out.weighted[g], expected, 1.001 * static_cast<double>(parts) * 0x1p-24 * magnitude) << parts;
+    }
   }
 }
 

@@ -17,20 +17,21 @@ Sum matmul_q(const kernels::MatmulQArgs& p, bool int4, std::int64_t m, std::int6
   Sum sum;
   for (std::int64_t g = 0; g < groups; ++g) {
     const double w_scale = half_to_double(p.w_scale[scale_index(n, g, groups)]);
-    const double a_scale = p.a_scale[m * groups + g];
-    std::int64_t dot = 0;
-    std::int64_t a_sum = 0;
-    for (std::int64_t k = g * p.group; k < (g + 1) * p.group; ++k) {
-      const int a = p.a[m * p.k_padded + k];
-      dot += a * (int4 ? packed_int4(p.w, n, k, p.k_padded) : packed_int8(p.w, n, k, p.k_padded));
-      a_sum += a;
-    }
-    sum.add(w_scale * a_scale * static_cast<double>(dot));
-    if (!int4) continue;
     double offset = -8 * w_scale;
     if (p.w_zero != nullptr) offset = -w_scale * p.w_zero[scale_index(n, g, groups)];
     if (p.w_offset != nullptr) offset = half_to_double(p.w_offset[scale_index(n, g, groups)]);
-    sum.add(offset * a_scale * static_cast<double>(a_sum));
+    for (std::int64_t first = g * p.group; first < (g + 1) * p.group; first += p.a_group) {
+      const double a_scale = p.a_scale[(m * p.k_padded + first) / p.a_group];
+      std::int64_t dot = 0;
+      std::int64_t a_sum = 0;
+      for (std::int64_t k = first; k < first + p.a_group; ++k) {
+        const int a = p.a[m * p.k_padded + k];
+        dot += a * (int4 ? packed_int4(p.w, n, k, p.k_padded) : packed_int8(p.w, n, k, p.k_padded));
+        a_sum += a;
+      }
+      sum.add(w_scale * a_scale * static_cast<double>(dot));
+      if (int4) sum.add(offset * a_scale * static_cast<double>(a_sum));
+    }
   }
   if (p.bias != nullptr) sum.add(p.bias[n]);
   return sum;

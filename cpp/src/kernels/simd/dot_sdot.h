@@ -10,6 +10,11 @@ inline A4 load_a4(const std::int8_t* p) {
   return vreinterpretq_s8_s32(vdupq_n_s32(quad));
 }
 
+// Sums of nibbles need no narrower form here.
+using S4 = I32x16;
+inline S4 zero_s4() { return zero_i32(); }
+inline I32x16 widen(S4 sum) { return sum; }
+
 inline constexpr std::int32_t kW8Bias = 0;
 inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
   for (int i = 0; i < 4; ++i) acc.v[i] = vdotq_s32(acc.v[i], w.v[i], a);

@@ -3,6 +3,11 @@
 
 namespace vila::kernels::VILA_ISA_NS {
 
+// Sums of nibbles need no narrower form here.
+using S4 = I32x16;
+inline S4 zero_s4() { return zero_i32(); }
+inline I32x16 widen(S4 sum) { return sum; }
+
 inline constexpr std::int32_t kW8Bias = 128;
 inline W8 load_w8(const std::uint8_t* p) {
   W8 r;

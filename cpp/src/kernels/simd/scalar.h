@@ -109,6 +109,9 @@ inline W8 high_nibbles(W4 w) {
 inline void store_w8(std::uint8_t* p, W8 w) {
   for (int i = 0; i < 64; ++i) p[i] = static_cast<std::uint8_t>(w.v[i]);
 }
+using S4 = I32x16;
+inline S4 zero_s4() { return zero_i32(); }
+inline I32x16 widen(S4 sum) { return sum; }
 using A4 = const std::int8_t*;
 inline A4 load_a4(const std::int8_t* p) { return p; }
 inline constexpr std::int32_t kW8Bias = 0;

@@ -29,7 +29,9 @@
 //   prefetch(const void*)
 // From the dot_*.h headers, one per multiply instruction:
 //   A4  load_a4(const int8_t*)        four activations, broadcast to every row
-//   dot4_u(I32x16 acc, W8 w, A4 a)    acc + sum over 4 columns of w (0..15) * a, exact
+//   S4  zero_s4()                     sums of nibbles times activations of at most 32 columns, 16 rows
+//   dot4_u(S4 acc, W8 w, A4 a)        acc + sum over 4 columns of w (0..15) * a, exact for 8 calls after zero_s4
+//   widen(S4) -> I32x16
 //   W8  load_w8(const uint8_t*)       64 bytes, 16 rows x 4 columns of signed bytes -127..127, as dot4_s wants them
 //   dot4_s(I32x16 acc, W8 w, A4 a)    acc + sum over 4 columns of (w + kW8Bias) * a, exact; the kernel takes
 //   kW8Bias                           kW8Bias * sum(a) back once per group
