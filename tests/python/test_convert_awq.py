@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,26 @@ def test_autoawq_unpacks_any_matrix(sizes: tuple[int, int, int], step: int, seed
         found = joined(list(layout.blocks(source, "x", n, k, step)))
     for part, wanted in zip(found, (q.T, scales.T, zeros.T), strict=True):
         np.testing.assert_array_equal(part, wanted)
+
+
+@pytest.mark.parametrize("kind", ["llm-awq", "autoawq"])
+def test_blocks_of_packed_matrices_are_small(kind: Any, tmp_path: Path) -> None:
+    """Unpacking takes some blocks of 16 rows besides scales and, where outputs are columns, the packed matrix."""
+    n, k, step = 2048, 1024, 16
+    layout = AwqLayout(kind, 128)
+    names = {"int16": "I16", "int32": "I32", "float16": "F16"}
+    tensors = {part: (names[dtype], np.zeros(shape, dtype)) for part, (dtype, shape) in layout.parts(n, k).items()}
+    scales_bytes = sum(array.nbytes for part, (_, array) in tensors.items() if part != "qweight")
+    with write_source(tmp_path, tensors) as source:
+        del tensors
+        next(layout.blocks(source, "x", n, k, step))  # opens the file
+        tracemalloc.start()
+        for _ in layout.blocks(source, "x", n, k, step):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    packed_bytes = n * k // 2 if kind == "autoawq" else 0
+    assert peak > scales_bytes
+    # A block of q is a byte per number: two of them, the packed words, and two forms of one nibble as 32-bit words.
+    assert peak < scales_bytes + packed_bytes + 5 * step * k + 100_000
+    assert peak < n * k  # the whole matrix of q alone

@@ -230,13 +230,17 @@ class _Job:
                 yield from _placed(entry, self._repack(entry, block), begin)
             return
         for begin in range(0, n, step):
-            rows = source.read(entry.source, (begin, min(begin + step, n)))
-            rows = _checked(entry, rows.astype(np.float32, copy=False).reshape(-1, k))
-            if entry.kind == "table":
-                table = _rounded(entry, rows, self.formats.embedding)
-                yield entry.name, table.astype(self._table_type(), copy=False), begin
-            else:
-                yield from _placed(entry, self._pack(entry, rows), begin)
+            yield from self._block(entry, begin, min(begin + step, n))
+
+    def _block(self, entry: Entry, begin: int, end: int) -> Iterator[tuple[str, Array, int]]:
+        """Converts some rows of a table or matrix. No block outlives its call, so that there is one at a time."""
+        rows = self.checkpoint.sources[entry.part].read(entry.source, (begin, end))
+        rows = _checked(entry, rows.astype(np.float32, copy=False).reshape(end - begin, -1))
+        if entry.kind == "table":
+            table = _rounded(entry, rows, self.formats.embedding)
+            yield entry.name, table.astype(self._table_type(), copy=False), begin
+        else:
+            yield from _placed(entry, self._pack(entry, rows), begin)
 
     def _pack(self, entry: Entry, rows: Array) -> dict[str, Array]:
         """Rounds and packs rows, float32 [n, K]."""
