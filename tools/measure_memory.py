@@ -80,7 +80,8 @@ def in_own_process(task: str, *arguments: str) -> Figures:
     command = [sys.executable, __file__, "--task", task, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{task} {' '.join(arguments)}: {done.stderr.strip().splitlines()[-1:]}")
+        last = done.stderr.strip().splitlines()[-1:]
+        raise RuntimeError(f"{task} {' '.join(arguments)}: expected exit status 0, got {done.returncode} {last}")
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 

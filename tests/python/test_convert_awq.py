@@ -88,7 +88,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("variant", h.PACKED)
 def test_floats_are_what_the_integers_stand_for(variant: str, tmp_path: Path) -> None:
-    convert(h.GOLDEN / variant / "checkpoint", tmp_path / "m", weights="f32")
+    report = convert(h.GOLDEN / variant / "checkpoint", tmp_path / "m", weights="f32")
+    assert any(note.endswith("values written as f32, not as they are") for note in report.notes)
     name = "model.layers.0.mlp.down_proj"
     q, scales, thirds = expected_matrix(variant, name)
     wide = [np.repeat(part.astype(np.float32), 128, axis=1) for part in (scales, thirds)]

@@ -106,6 +106,44 @@ def test_every_kind_converts_and_runs(kind: str, tmp_path: Path) -> None:
         assert len(ids) < len(text)  # pieces of letters are merged
 
 
+def first_logits(folder: Path) -> np.ndarray:
+    """Logits of a short prompt with a picture."""
+    with vila_engine.load(folder, threads=1) as model:
+        return model.logits("<image>\nhello", images=[np.full((20, 30, 3), 77, np.uint8)])
+
+
+def test_an_identity_projector(tmp_path: Path) -> None:
+    """It has no weights; the tower's rows are the language model's."""
+    shape = replace(TINY, llm=replace(TINY.llm, dim=TINY.vision.dim))
+    write_checkpoint(tmp_path / "c", shape)
+    h.edit_json(tmp_path / "c" / "mm_projector" / "config.json", mm_projector_type="identity")
+    (tmp_path / "c" / "mm_projector" / "model.safetensors").unlink()
+    convert(tmp_path / "c", tmp_path / "m", weights="f32")
+    with vila_engine.load(tmp_path / "m", threads=1) as model:
+        picture = np.zeros((20, 30, 3), np.uint8)
+        np.testing.assert_array_equal(model.encode_image(picture), model.vision_features(picture))
+
+
+def test_tied_embeddings_are_written_out(tmp_path: Path) -> None:
+    """The same numbers as a head of its own give the same logits."""
+    write_checkpoint(tmp_path / "c", TINY)
+
+    def copy_head(tensors: h.Tensors) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+
+    def drop_head(tensors: h.Tensors) -> None:
+        del tensors["lm_head.weight"]
+
+    h.edit_safetensors(tmp_path / "c" / "llm" / "model.safetensors", copy_head)
+    convert(tmp_path / "c", tmp_path / "untied")
+    h.edit_safetensors(tmp_path / "c" / "llm" / "model.safetensors", drop_head)
+    with pytest.raises(_core.CheckpointError, match=r"llm: missing lm_head\.weight"):
+        convert(tmp_path / "c", tmp_path / "refused")
+    h.edit_json(tmp_path / "c" / "llm" / "config.json", tie_word_embeddings=True)
+    convert(tmp_path / "c", tmp_path / "tied")
+    np.testing.assert_array_equal(first_logits(tmp_path / "tied"), first_logits(tmp_path / "untied"))
+
+
 def test_weights_depend_on_seed_and_name_only(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a", TINY, seed=1)
     write_checkpoint(tmp_path / "b", TINY, seed=1, shard_bytes=200_000)

@@ -113,6 +113,8 @@ def convert(
         mode, reason = (conv_mode, "") if conv_mode else detect_conv_mode(name, checkpoint.special_tokens())
         if reason:
             checkpoint.model.notes.append(f"conversation mode {mode}: {reason}")
+        if checkpoint.awq and weights != "int4":
+            checkpoint.model.notes.append(f"4-bit {checkpoint.awq.kind} values written as {weights}, not as they are")
         job = _Job(checkpoint, formats, keep_awq=weights == "int4", dequantize=dequantize)
         return job.write(destination, name, mode, progress, force=force)
 
