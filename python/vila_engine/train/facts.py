@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .concepts import KIND_NOUN, with_article
 from .layout import Side
@@ -109,7 +110,7 @@ def unique(scene: Scene) -> list[Item]:
 
 
 def _one(rng: Rng, items: Sequence[Item]) -> Item:
-    return items[rng.integers(len(items))]
+    return items[int(rng.integers(len(items)))]
 
 
 def name(world: World, rng: Rng, scene: Scene, side: Side) -> Turn | None:
@@ -159,12 +160,12 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def _line(world: World, items: list[Item], where: str) -> str | None:
-    """`From left to right: a cat, a dog and a car on a blue background.`"""
+    """Three or more things in a line: `From left to right: a cat, a dog and a car on a blue background.`."""
     for axis, text in (("x", "from left to right"), ("y", "from top to bottom")):
         order = sorted(items, key=lambda item: float(getattr(item, axis)))
         along = [float(getattr(item, axis)) for item in order]
         across = [float(getattr(item, "y" if axis == "x" else "x")) for item in order]
-        if min(b - a for a, b in zip(along, along[1:], strict=False)) > 0.15 and max(across) - min(across) < 0.15:
+        if min(b - a for a, b in pairwise(along)) > 0.15 and max(across) - min(across) < 0.15:
             phrases = [phrase(world, item) for item in order]
             return sentence(f"{text}: {', '.join(phrases[:-1])} and {phrases[-1]} on {where}")
     return None
@@ -205,7 +206,9 @@ def colour(world: World, rng: Rng, scene: Scene, side: Side) -> Turn | None:
 def shape(world: World, rng: Rng, scene: Scene, side: Side) -> Turn | None:
     """The shape of a colour that occurs once."""
     colours = Counter(item.colour for item in scene.items if item.kind == "shape")
-    alone = [i for i in scene.items if i.kind == "shape" and colours[i.colour] == 1 and in_split(side, i.colour, i.name)]
+    alone = [
+        i for i in scene.items if i.kind == "shape" and colours[i.colour] == 1 and in_split(side, i.colour, i.name)
+    ]
     if not alone:
         return None
     item = _one(rng, alone)
@@ -238,10 +241,10 @@ def beside(world: World, rng: Rng, scene: Scene, side: Side) -> Turn | None:
     for item in unique(scene):
         others = [other for other in things(scene) if other is not item]
         for place in RELATIONS:
-            loose = [other for other in others if relation(other, item, slack=0.1) == place]
-            if len(loose) == 1 and relation(loose[0], item) == place:
-                if in_split(side, *composition(loose[0], place, item)):
-                    found.append((item, place, loose[0]))
+            loose = [other for other in others if relation(other, item, slack=0.3) == place]
+            clear = len(loose) == 1 and relation(loose[0], item) == place
+            if clear and in_split(side, *composition(loose[0], place, item)):
+                found.append((item, place, loose[0]))
     if not found:
         return None
     item, place, other = found[rng.integers(len(found))]

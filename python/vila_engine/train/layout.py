@@ -65,8 +65,8 @@ def scatter(rng: Rng, count: int, low: float, high: float) -> list[tuple[float, 
     """Places `count` squares without overlap: (x, y, size) as fractions; sizes shrink until they fit."""
     while True:
         placed: list[tuple[float, float, float]] = []
-        for size, across, down in rng.random((12 * count, 3)).tolist():
-            size = low + (high - low) * size
+        for share, across, down in rng.random((12 * count, 3)).tolist():
+            size = low + (high - low) * share
             x, y = (size / 2 + (1 - size) * place for place in (across, down))
             if all(max(abs(x - a), abs(y - b)) > 0.48 * (size + s) for a, b, s in placed):
                 placed.append((x, y, size))
@@ -78,7 +78,7 @@ def scatter(rng: Rng, count: int, low: float, high: float) -> list[tuple[float, 
 def grid_cells(rng: Rng, count: int, cells: int = 3) -> list[tuple[float, float, float]]:
     """Places `count` squares in different cells of a grid: (x, y, size)."""
     places = []
-    for cell in rng.choice(cells * cells, count, replace=False):
+    for cell in rng.choice(cells * cells, count, replace=False).tolist():
         size = float(rng.uniform(0.7, 0.98)) / cells
         slack = (1 / cells - size) / 2
         x = (cell % cells + 0.5) / cells + float(rng.uniform(-slack, slack))

@@ -4,6 +4,7 @@ Batch i is a function of (seed, i) alone, and everything else that changes (weig
 history) is in the checkpoint, so on a CPU a resumed run equals an unbroken one bit for bit.
 """
 
+# mypy: allow-subclassing-any, no-warn-unused-ignores
 from __future__ import annotations
 
 import json
@@ -27,6 +28,7 @@ from .plot import draw_curves
 Batch = dict[str, Tensor]
 Log = dict[str, float]
 HISTORY_STEPS = 20
+CURVES_SECONDS = 600.0
 
 
 class Task(Protocol):
@@ -131,6 +133,7 @@ class State:
     average: list[Tensor]
     step: int = 0
     history: list[Log] = field(default_factory=list)
+    recent: dict[str, list[float]] = field(default_factory=dict)
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that this stage changes, in a fixed order."""
@@ -145,8 +148,18 @@ class State:
             "average": self.average,
             "trained": [name for name, p in self.model.named_parameters() if p.requires_grad],
             "history": self.history,
+            "recent": self.recent,
             "random": torch.get_rng_state(),
         }
+
+    def note(self, log: Log) -> None:
+        """Collects the figures of a step; every `HISTORY_STEPS` steps their means become a row of the history."""
+        for name, value in log.items():
+            self.recent.setdefault(name, []).append(value)
+        if self.step % HISTORY_STEPS == 0:
+            means = {name: sum(values) / len(values) for name, values in self.recent.items()}
+            self.history.append({"step": float(self.step), **means})
+            self.recent = {}
 
     def load(self, values: dict[str, Any]) -> None:
         """Takes over what `to_dict` gave."""
@@ -156,6 +169,7 @@ class State:
         for mine, theirs in zip(self.average, values["average"], strict=True):
             mine.copy_(theirs)
         self.history = values["history"]
+        self.recent = values["recent"]
         torch.set_rng_state(values["random"])
 
 
@@ -202,25 +216,9 @@ def train_step(state: State, task: Task, batch: Batch, config: StageConfig, bf16
     state.optimizer.zero_grad(set_to_none=True)
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        torch._foreach_lerp_(state.average, trained, 1 - decay)
+        torch._foreach_lerp_(state.average, [parameter.data for parameter in trained], 1 - decay)
     state.step += 1
     return {"loss": float(loss.detach()), "grad_norm": float(norm), **log}
-
-
-class _Means:
-    """Averages of logged figures since the last call of `take`."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, list[float]] = {}
-
-    def add(self, log: Log) -> None:
-        for name, value in log.items():
-            self.sums.setdefault(name, []).append(value)
-
-    def take(self) -> Log:
-        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        self.sums = {}
-        return means
 
 
 def train(
@@ -256,23 +254,21 @@ def train(
     if checkpoint.exists():
         state.load(torch.load(checkpoint, weights_only=True, map_location=device))
     model.train()
-    means = _Means()
-    saved = time.monotonic()
+    saved = drawn = time.monotonic()
     pause = 2 if sys.stderr.isatty() else 60
     bar = tqdm(total=config.steps, initial=state.step, desc=config.name, unit="step", mininterval=pause, smoothing=0.02)
     for batch in batches(task, state.step, config.steps, plan.workers):
-        means.add(train_step(state, task, batch, config, bf16))
+        state.note(train_step(state, task, batch, config, bf16))
         bar.update()
-        if state.step % HISTORY_STEPS == 0:
-            figures = means.take()
-            state.history.append({"step": float(state.step), **figures})
+        if not state.recent:
             rate = bar.format_dict["rate"] or 0.0
-            bar.set_postfix({"samples/s": f"{rate * config.batch:.0f}", **_short(figures)}, refresh=False)
-            # Saving only between history rows keeps the means of a resumed run equal to those of an unbroken one.
-            if time.monotonic() - saved > plan.save_seconds:
-                save_atomically(state.to_dict(), checkpoint)
-                write_history(state.history, folder, config.name)
-                saved = time.monotonic()
+            bar.set_postfix({"samples/s": f"{rate * config.batch:.0f}", **_short(state.history[-1])}, refresh=False)
+        if time.monotonic() - saved > plan.save_seconds:
+            picture = time.monotonic() - drawn > CURVES_SECONDS
+            save_atomically(state.to_dict(), checkpoint)
+            write_history(state.history, folder, config.name, picture)
+            saved = time.monotonic()
+            drawn = saved if picture else drawn
         if on_step is not None:
             on_step(state.step)
     bar.close()
@@ -280,20 +276,20 @@ def train(
         for parameter, average in zip(state.trained(), state.average, strict=True):
             parameter.copy_(average)
     result = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    write_history(state.history, folder, config.name)
+    write_history(state.history, folder, config.name, picture=True)
     save_atomically(result, final)
     checkpoint.unlink(missing_ok=True)
     return result
 
 
 def _short(figures: Log) -> dict[str, str]:
-    return {name: f"{value:.3g}" for name, value in figures.items() if name != "grad_norm"}
+    return {name: f"{value:.3g}" for name, value in figures.items() if name not in ("grad_norm", "step")}
 
 
-def write_history(history: list[Log], folder: Path, title: str) -> None:
-    """Writes the logged figures as JSON lines and as a picture."""
+def write_history(history: list[Log], folder: Path, title: str, picture: bool) -> None:
+    """Writes the logged figures as JSON lines and, if asked for, as a picture."""
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row) + "\n" for row in history)
     (folder / "history.jsonl").write_text(text, encoding="utf-8")
-    if len(history) > 1:
+    if picture and len(history) > 1:
         draw_curves(history, folder / "curves.png", title)

@@ -4,6 +4,7 @@ Parameter names are those of the published folder layout. Papers: SigLIP 2303.15
 grouped queries 2305.13245, rotary positions 2104.09864.
 """
 
+# mypy: allow-subclassing-any
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -312,7 +313,8 @@ class Llama(nn.Module):
         """Runs the decoder on embedded rows `[B, L, C]` at positions 0..L-1; returns normalised states `[B, L, C]`."""
         config = self.config
         steps = torch.arange(0, config.head_dim, 2, device=rows.device, dtype=torch.float32) / config.head_dim
-        angles = torch.arange(rows.shape[1], device=rows.device, dtype=torch.float32)[:, None] / config.rope_theta**steps
+        places = torch.arange(rows.shape[1], device=rows.device, dtype=torch.float32)
+        angles = places[:, None] / config.rope_theta**steps
         cos, sin = (f(angles).repeat(1, 2) for f in (torch.cos, torch.sin))
         x = rows
         for layer in self.model.layers:

@@ -1,8 +1,8 @@
 """Stages 1 to 3 of VILA: align the projector, pre-train on interleaved pictures and text, tune on conversations.
 
-`align` shows one picture and learns its caption (`<image>caption\\n`); `pretrain` shows documents of several pictures
-between their captions and, a quarter of the time, text alone; `sft` holds conversations of all tasks and learns the
-answers only.
+`align` shows one picture and learns its caption (`<image>caption` and a line feed); `pretrain` shows documents of
+several pictures between their captions and, a quarter of the time, text alone; `sft` holds conversations of all tasks
+and learns the answers only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .facts import caption_text
-from .layout import TRAIN, Rng, finish, text_item
+from .layout import TRAIN, finish, text_item
 from .loop import Batch, Log
 from .models import IMAGE_ID, Vila, VilaConfig
-from .scenes import Pixels, Renderer, Scene, random_background
+from .scenes import Pixels, Renderer, Rng, Scene, random_background
 from .tasks import PICTURE_TASKS, Sample, in_context_task, pair_scene, row_scene, shapes_scene, single_scene
 from .texts import language_document, text_task
 from .tokenizer import END, IGNORED, Encoded, Tokenizer, conversation
@@ -32,7 +32,11 @@ MIX = {
     "video": 0.05, "read": 0.07, "easy-vqa": 0.04, "in-context": 0.02, "text": 0.05,
 }  # fmt: skip
 BUCKETS = (48, 64, 96, 128, 192, 256, 320)
-TRAINED = {"align": ("mm_projector",), "pretrain": ("mm_projector", "llm"), "sft": ("mm_projector", "llm", "vision_tower")}
+TRAINED = {
+    "align": ("mm_projector",),
+    "pretrain": ("mm_projector", "llm"),
+    "sft": ("mm_projector", "llm", "vision_tower"),
+}
 
 
 class Painter:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 def draw_curves(history: list[dict[str, float]], path: Path, title: str) -> None:
     """Draws each logged figure over the steps: losses on a logarithmic scale on the left, shares on the right."""
-    import matplotlib
+    import matplotlib  # type: ignore[import-not-found,unused-ignore]
 
     matplotlib.use("agg")
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
     names = sorted({name for row in history for name in row} - {"step", "grad_norm"})
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -14,6 +14,7 @@ from .models import LlmConfig, Vila, VilaConfig, VisionConfig
 from .tokenizer import Tokenizer
 
 N_FRAMES = 8
+_Json = dict[str, Any]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -45,14 +46,15 @@ def _vision_config(config: VisionConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _top_config(config: VilaConfig, llm: dict[str, Any], vision: dict[str, Any], projector: dict[str, Any]) -> dict[str, Any]:
+def _top_config(config: VilaConfig, llm: _Json, vision: _Json, projector: _Json) -> _Json:
     return {
         "architectures": ["LlavaLlamaModel"], "model_type": "llava_llama",
         "llm_cfg": llm, "vision_tower_cfg": vision, "mm_projector_cfg": projector,
         "hidden_size": config.llm.hidden_size, "mm_hidden_size": config.vision.hidden_size,
         "mm_vision_select_layer": config.select_layer, "mm_vision_select_feature": "cls_patch",
         "image_aspect_ratio": "resize", "num_video_frames": N_FRAMES, "s2": False,
-        "mm_use_im_start_end": False, "mm_use_im_patch_token": False, "vision_resolution": -1, "interpolate_mode": "linear",
+        "mm_use_im_start_end": False, "mm_use_im_patch_token": False,
+        "vision_resolution": -1, "interpolate_mode": "linear",
     }  # fmt: skip
 
 
@@ -83,7 +85,9 @@ def export_folder(model: Vila, tokenizer: Tokenizer, folder: Path, precision: st
     vision = {**_vision_config(config.vision), **name}
     projector = {"architectures": ["MultimodalProjector"], "mm_projector_type": "mlp_downsample", **name}
     parts: dict[str, tuple[nn.Module, dict[str, Any]]] = {
-        "llm": (model.llm, llm), "vision_tower": (model.vision_tower, vision), "mm_projector": (model.mm_projector, projector),
+        "llm": (model.llm, llm),
+        "vision_tower": (model.vision_tower, vision),
+        "mm_projector": (model.mm_projector, projector),
     }  # fmt: skip
     for part, (module, values) in parts.items():
         _json(folder / part / "config.json", values)

@@ -33,7 +33,8 @@ CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 IGNORED = -100
 _CLASH = {("red", "orange"), ("orange", "yellow"), ("white", "gray"), ("black", "gray"), ("red", "pink"),
           ("brown", "orange"), ("blue", "purple"), ("black", "brown"), ("brown", "red"), ("white", "pink"),
-          ("white", "yellow"), ("pink", "purple"), ("brown", "gray"), ("black", "purple"), ("black", "blue")}  # fmt: skip
+          ("white", "yellow"), ("pink", "purple"), ("brown", "gray"), ("black", "purple"),
+          ("black", "blue")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class Renderer:
         ImageDraw.Draw(canvas).text((left, upper - top), item.name, font=font, fill=item.rgb)
         first_row = max(0, math.ceil((upper - 0.35 * self.patch) / self.patch - 0.5))
         last_row = min(self.grid - 1, math.floor((upper + bottom - top + 0.35 * self.patch) / self.patch - 0.5))
-        marks = []
+        marks: list[tuple[int, int, int]] = []
         for index, character in enumerate(item.name.lower()):
             if character not in CHARACTERS:
                 continue

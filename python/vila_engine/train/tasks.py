@@ -112,9 +112,7 @@ def pair_scene(world: World, rng: Rng, side: Side) -> Scene:
         ends = [(y, x) for x, y in ends]
     concepts = pick_distinct(rng, world.concepts_with(side.drawings), 2)
     size = float(rng.uniform(0.26, min(0.42, gap)))
-    items = [
-        random_sprite(world, rng, c, x, y, size, side.drawings) for c, (x, y) in zip(concepts, ends, strict=True)
-    ]
+    items = [random_sprite(world, rng, c, x, y, size, side.drawings) for c, (x, y) in zip(concepts, ends, strict=True)]
     return finish(rng, background, [items[i] for i in rng.permutation(2)], side)
 
 
@@ -140,7 +138,9 @@ def many_scene(world: World, rng: Rng, side: Side, concept: int, number: int, ot
     places = grid_cells(rng, total) if total > 5 or rng.random() < 0.6 else scatter(rng, total, 0.22, 0.36)
     pool = [c for c in world.concepts_with(side.drawings) if c != concept]
     concepts = [concept] * number + [pick(rng, pool) for _ in range(others)]
-    items = [random_sprite(world, rng, c, x, y, s, side.drawings) for c, (x, y, s) in zip(concepts, places, strict=True)]
+    items = [
+        random_sprite(world, rng, c, x, y, s, side.drawings) for c, (x, y, s) in zip(concepts, places, strict=True)
+    ]
     return finish(rng, background, [items[i] for i in rng.permutation(total)], side)
 
 
@@ -282,7 +282,8 @@ def _moved(rng: Rng, items: list[Item], index: int) -> Item | None:
 
 
 DIRECTIONS = {
-    (1, 0): "from left to right", (-1, 0): "from right to left", (0, 1): "from top to bottom", (0, -1): "from bottom to top",
+    (1, 0): "from left to right", (-1, 0): "from right to left",
+    (0, 1): "from top to bottom", (0, -1): "from bottom to top",
 }  # fmt: skip
 
 
@@ -323,7 +324,7 @@ def _moving(world: World, rng: Rng, side: Side, family: str, concepts: list[int]
         concepts = [pick(rng, world.concepts_with(side.drawings)), *concepts[1:]]
     lane = float(rng.uniform(0.2, 0.8))
     reach = float(rng.uniform(0.25, 0.38))
-    still = []
+    still: list[Item] = []
     for concept in concepts[1 : 1 + (int(rng.integers(1, 3)) if family == "moves" else int(rng.integers(0, 2)))]:
         away = (lane + 0.5) % 1.0 if not still else lane
         if not still or family != "moves":

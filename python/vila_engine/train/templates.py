@@ -14,7 +14,8 @@ from .splits import split_templates
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "name": (
-        "What is in this picture?", "Name the object.", "What is this?", "What do you see?", "What does the picture show?",
+        "What is in this picture?", "Name the object.", "What is this?", "What do you see?",
+        "What does the picture show?",
         "Which thing is shown here?", "What can be seen in the picture?", "Tell me what this is.", "What is shown?",
         "Can you name this?",
     ),
@@ -28,16 +29,19 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Describe the scene.", "Say in one sentence what is in the picture.", "What does the whole picture look like?",
     ),
     "count": (
-        "How many {many} are there?", "How many {many} do you see?", "Count the {many}.", "What is the number of {many}?",
+        "How many {many} are there?", "How many {many} do you see?", "Count the {many}.",
+        "What is the number of {many}?",
         "How many {many} are in the picture?", "Tell me how many {many} there are.", "How many {many} can you count?",
         "How many {many} does the picture show?", "Please count the {many}.", "The number of {many} is?",
     ),
     "colour": (
         "What colour is {the}?", "What color is {the}?", "Which colour does {the} have?", "Name the colour of {the}.",
-        "{The} has which colour?", "Tell me the color of {the}.", "In what colour is {the} drawn?", "The colour of {the}?",
+        "{The} has which colour?", "Tell me the color of {the}.", "In what colour is {the} drawn?",
+        "The colour of {the}?",
     ),
     "shape": (
-        "What shape is {colour}?", "Which shape is {colour}?", "What is the {colour} shape?", "Name the {colour} shape.",
+        "What shape is {colour}?", "Which shape is {colour}?", "What is the {colour} shape?",
+        "Name the {colour} shape.",
         "What shape does the {colour} thing have?", "Tell me the shape of the {colour} thing.",
         "Which form has the {colour} object?", "The {colour} thing has what shape?",
     ),
@@ -57,7 +61,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "relation": (
         "Is {the} {place} {other}?", "Is {the} located {place} {other}?", "Do you see {the} {place} {other}?",
-        "Can {the} be found {place} {other}?", "Would you say {the} is {place} {other}?", "Does {the} lie {place} {other}?",
+        "Can {the} be found {place} {other}?", "Would you say {the} is {place} {other}?",
+        "Does {the} lie {place} {other}?",
     ),
     "exists": (
         "Is there {a}?", "Do you see {a}?", "Is there {a} in the picture?", "Does the picture show {a}?",
@@ -88,8 +93,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Name the thing that disappears.", "What vanishes in the video?",
     ),
     "order": (
-        "What is shown first and what last?", "In which order do things appear?", "What comes first and what comes later?",
-        "Name what you see, in order.", "What does the video show, one after the other?", "Tell me the order of the things.",
+        "What is shown first and what last?", "In which order do things appear?",
+        "What comes first and what comes later?",
+        "Name what you see, in order.", "What does the video show, one after the other?",
+        "Tell me the order of the things.",
     ),
     "read": (
         "What does it say?", "Read the text.", "What is written here?", "What is the text in the picture?",
@@ -97,7 +104,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "What text do you see?", "Write down the text.",
     ),
     "define": (
-        "What is {a}?", "What does {word} mean?", "Define {word}.", "Explain the word {word}.", "What is meant by {word}?",
+        "What is {a}?", "What does {word} mean?", "Define {word}.", "Explain the word {word}.",
+        "What is meant by {word}?",
         "Tell me the meaning of {word}.",
     ),
     "sort": (
@@ -113,7 +121,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Tell me the opposite of {word}.", "The opposite of {word} is?",
     ),
     "sum": (
-        "What is {left} plus {right}?", "Add {left} and {right}.", "{left} + {right} = ?", "How much is {left} + {right}?",
+        "What is {left} plus {right}?", "Add {left} and {right}.", "{left} + {right} = ?",
+        "How much is {left} + {right}?",
         "What do {left} and {right} make?", "Compute {left} + {right}.",
     ),
     "difference": (

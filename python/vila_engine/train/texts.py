@@ -13,22 +13,76 @@ import numpy as np
 
 from .concepts import KIND_NOUN, with_article
 from .facts import NUMBERS, Turn, background_phrase, noun, phrase, place_of, sentence
-from .layout import TRAIN, Rng, Side
-from .scenes import Scene
+from .layout import TRAIN, Side
+from .scenes import Rng, Scene
 from .tasks import PICTURE_TASKS, Sample
 from .templates import ask
 from .world import World
 
 OPPOSITES = tuple(
     pair.split("/")
-    for pair in """
-    hot/cold big/small long/short high/low fast/slow old/new young/old good/bad light/dark day/night up/down left/right
-    open/closed full/empty hard/soft wet/dry clean/dirty rich/poor strong/weak happy/sad early/late first/last near/far
-    inside/outside thick/thin wide/narrow loud/quiet sweet/sour heavy/light easy/difficult true/false right/wrong
-    black/white begin/end push/pull buy/sell come/go win/lose love/hate question/answer north/south east/west
-    summer/winter friend/enemy alive/dead sharp/blunt smooth/rough top/bottom front/back give/take ask/answer
-    sit/stand laugh/cry remember/forget always/never more/less all/none above/below yes/no arrive/leave
-    """.split()
+    for pair in [
+        "hot/cold",
+        "big/small",
+        "long/short",
+        "high/low",
+        "fast/slow",
+        "old/new",
+        "young/old",
+        "good/bad",
+        "light/dark",
+        "day/night",
+        "up/down",
+        "left/right",
+        "open/closed",
+        "full/empty",
+        "hard/soft",
+        "wet/dry",
+        "clean/dirty",
+        "rich/poor",
+        "strong/weak",
+        "happy/sad",
+        "early/late",
+        "first/last",
+        "near/far",
+        "inside/outside",
+        "thick/thin",
+        "wide/narrow",
+        "loud/quiet",
+        "sweet/sour",
+        "heavy/light",
+        "easy/difficult",
+        "true/false",
+        "right/wrong",
+        "black/white",
+        "begin/end",
+        "push/pull",
+        "buy/sell",
+        "come/go",
+        "win/lose",
+        "love/hate",
+        "question/answer",
+        "north/south",
+        "east/west",
+        "summer/winter",
+        "friend/enemy",
+        "alive/dead",
+        "sharp/blunt",
+        "smooth/rough",
+        "top/bottom",
+        "front/back",
+        "give/take",
+        "ask/answer",
+        "sit/stand",
+        "laugh/cry",
+        "remember/forget",
+        "always/never",
+        "more/less",
+        "all/none",
+        "above/below",
+        "yes/no",
+        "arrive/leave",
+    ]
 )
 FIXED = (
     ("Hello!", "Hello! Show me a picture and ask me about it."),

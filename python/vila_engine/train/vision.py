@@ -6,6 +6,7 @@ is not part of SigLIP: labels come for free with composed scenes, and 81 of them
 faster than one. A softmax over the names is added to the pair loss for the same reason. All heads are thrown away.
 """
 
+# mypy: allow-subclassing-any
 from __future__ import annotations
 
 import numpy as np
@@ -95,19 +96,20 @@ class VisionTask:
         each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
         weight = torch.where(target.flatten() == 0, 0.2, 1.0)
         patch = (each * weight).sum() / weight.sum()
-        colour = F.cross_entropy(
-            model.colour(features).float().flatten(0, 1), batch["colour"].flatten(), ignore_index=IGNORED
-        )
+        colours = model.colour(features).float().flatten(0, 1)
+        known = (batch["colour"] != IGNORED).sum().clamp_min(1)
+        colour = F.cross_entropy(colours, batch["colour"].flatten(), ignore_index=IGNORED, reduction="sum") / known
         single = batch["alone"] >= 0
         named = batch["alone"][single]
         pairs = model.pairs(features[single])
         hot = F.one_hot(named, pairs.shape[1]) * 2.0 - 1.0
-        sigmoid = -F.logsigmoid(hot * (pairs + model.bias)).sum(dim=1).mean()
-        softmax = F.cross_entropy(pairs, named)
+        count = max(1, len(named))
+        sigmoid = -F.logsigmoid(hot * (pairs + model.bias)).sum() / count
+        softmax = F.cross_entropy(pairs, named, reduction="sum") / count
         with torch.no_grad():
             seen = target > 0
-            right_patch = (logits.argmax(-1) == target)[seen].float().mean()
-            right_name = (pairs.argmax(-1) == named).float().mean()
+            right_patch = (logits.argmax(-1) == target)[seen].sum() / seen.sum().clamp_min(1)
+            right_name = (pairs.argmax(-1) == named).sum() / count
         log = {
             "patch": float(patch.detach()),
             "colour": float(colour.detach()),
@@ -123,7 +125,6 @@ def normalise(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float().mul(1 / 255).sub(0.5).div(0.5)
 
 
-@torch.no_grad()
 def probe(
     model: VisionLearner, world: World, side: Side, count: int = 600, seed: int = 99, pixels: int = 0
 ) -> dict[str, float]:
@@ -134,8 +135,9 @@ def probe(
     while total < count:
         batch = task.batch(index)
         single = batch["alone"] >= 0
-        features = model.tower(normalise(batch["pictures"][single]))
-        right += int((model.pairs(features).argmax(-1) == batch["alone"][single]).sum())
+        with torch.no_grad():
+            pairs = model.pairs(model.tower(normalise(batch["pictures"][single])))
+        right += int((pairs.argmax(-1) == batch["alone"][single]).sum())
         total += int(single.sum())
         index += 1
     model.train()

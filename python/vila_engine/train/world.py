@@ -44,7 +44,7 @@ class Drawing:
     held_out: bool
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
     """Everything that scenes and texts are made of.
 
@@ -64,6 +64,9 @@ class World:
     font_folder: Path
     _by_concept: dict[tuple[str, int], list[Drawing]] = field(default_factory=dict, repr=False)
     _sides: dict[str, list[int]] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<World of {len(self.concepts)} concepts in {len(self.drawings)} drawings>"
 
     def __post_init__(self) -> None:
         groups: dict[tuple[str, int], list[Drawing]] = defaultdict(list)
@@ -141,7 +144,8 @@ class World:
         questions = {side: [(int(i), str(q), str(a)) for i, q, a in rows] for side, rows in meta["vqa"].items()}
         glosses = [(str(word), str(gloss)) for word, gloss in meta["glosses"]]
         return cls(
-            concepts, drawings, sprites, meta["synonyms"], meta["words"], glosses, vqa_images, questions, folder / "fonts"
+            concepts, drawings, sprites, meta["synonyms"], meta["words"], glosses, vqa_images, questions,
+            folder / "fonts",
         )
 
 
@@ -165,9 +169,9 @@ def _cldr(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 def rasterise(body: str, width: float, height: float) -> npt.NDArray[np.uint8]:
     """Draws the inside of an SVG document, crops it to what is visible and centres it: `[96, 96, 4]` RGBA."""
-    import resvg_py
+    import resvg_py  # type: ignore[import-not-found,unused-ignore]
 
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
     svg += f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{body}</svg>'
     data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=144, skip_system_fonts=True))
     image = Image.open(io.BytesIO(data)).convert("RGBA")
@@ -235,7 +239,7 @@ def _word_list(path: Path) -> list[str]:
 
 
 def _glosses(path: Path, common: set[str], nouns: set[str]) -> list[tuple[str, str]]:
-    """Commonest senses of WordNet as (word, definition), definitions of 15 to 125 characters; `nouns` are nouns only."""
+    """Commonest senses of WordNet as (word, definition of 15 to 125 characters); `nouns` are nouns only."""
     found: dict[str, str] = {}
     files = read_deb(path, lambda name: name.rpartition("/")[2].partition(".")[0] in ("index", "data"))
     by_name = {Path(name).name: data.decode("latin-1") for name, data in files.items()}
