@@ -84,7 +84,8 @@ def convert(
         source: Folder in the published layout, or the id of such a repository on the Hugging Face Hub.
         destination: The new model folder.
         weights: Format of the language model's matrices.
-        vision_weights: Format of the vision tower and the projector; default: as `weights`, int8 for int4.
+        vision_weights: Format of the vision tower; default: as `weights`, int8 for int4. The patch embedding, the first
+            block and the projector stay f16 in an integer tower.
         head_weights: Format of the vocabulary projection; default: as `weights`, int8 for int4.
         group_size: Columns per scale of integer formats: 32, 64 or 128.
         conv_mode: Chat template; default: detected.
@@ -132,8 +133,7 @@ def _formats(weights: Weights, vision: Weights | None, head: Weights | None, gro
         block=forms[weights],
         head=forms[head],
         vision=forms[vision],
-        patch=forms["f32" if vision == "f32" else "f16"],
-        projector=forms[vision],
+        vision_edge=forms["f32" if vision == "f32" else "f16"],
         embedding=np.dtype(np.float32 if weights == "f32" else np.float16),
     )
 

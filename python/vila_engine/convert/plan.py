@@ -14,20 +14,23 @@ import numpy as np
 from vila_engine.convert.folders import SourceModel
 
 Part = Literal["llm", "vision", "projector"]
-Role = Literal["block", "head", "vision", "patch", "projector"]
+Role = Literal["block", "head", "vision", "vision_edge"]
 
 TILE_ROWS = 16
 
 
 @dataclass(frozen=True)
 class Formats:
-    """Weight formats by role, and the type of the embedding table."""
+    """Weight formats by role, and the type of the embedding table.
+
+    The vision edge is the patch embedding, the tower's first block and the projector. Everything a picture says passes
+    them, so their rounding errors weigh most; they stay f16 in an integer tower (figures in docs/PARITY.md).
+    """
 
     block: str
     head: str
     vision: str
-    patch: str
-    projector: str
+    vision_edge: str
     embedding: np.dtype[Any]
 
     def of(self, role: Role) -> str:
@@ -36,8 +39,7 @@ class Formats:
             "block": self.block,
             "head": self.head,
             "vision": self.vision,
-            "patch": self.patch,
-            "projector": self.projector,
+            "vision_edge": self.vision_edge,
         }[role]
 
 
@@ -127,7 +129,9 @@ def _siglip(model: SourceModel) -> Iterator[Entry]:
     dim, ffn, patch = c["dim"], c["ffn_dim"], c["patch_size"]
     n_patches = (c["image_size"] // patch) ** 2
     at = "embeddings.patch_embedding"
-    yield _matrix("vision", source + at, to + at, dim, 3 * patch**2, role="patch", published=(dim, 3, patch, patch))
+    yield _matrix(
+        "vision", source + at, to + at, dim, 3 * patch**2, role="vision_edge", published=(dim, 3, patch, patch)
+    )
     yield _vector("vision", f"{source}{at}.bias", f"{to}{at}.bias", (dim,))
     at = "embeddings.position_embedding.weight"
     yield _vector("vision", source + at, to + at, (n_patches, dim))
@@ -138,7 +142,9 @@ def _siglip(model: SourceModel) -> Iterator[Entry]:
                 yield _vector("vision", f"{source}{block}{norm}.{kind}", f"{to}{block}{norm}.{kind}", (dim,))
         linears = [(f"self_attn.{x}_proj", dim, dim) for x in ("q", "k", "v", "out")]
         for name, n, k in (*linears, ("mlp.fc1", ffn, dim), ("mlp.fc2", dim, ffn)):
-            yield _matrix("vision", source + block + name, to + block + name, n, k, role="vision")
+            yield _matrix(
+                "vision", source + block + name, to + block + name, n, k, role="vision" if i else "vision_edge"
+            )
             yield _vector("vision", f"{source}{block}{name}.bias", f"{to}{block}{name}.bias", (n,))
 
 
@@ -150,7 +156,7 @@ def _intern_vit(model: SourceModel) -> Iterator[Entry]:
     at = "embeddings.position_embedding"
     yield _vector("vision", at, to + at, (1, n_positions, dim), (n_positions, dim))
     at = "embeddings.patch_embedding"
-    yield _matrix("vision", at, to + at, dim, 3 * patch**2, role="patch", published=(dim, 3, patch, patch))
+    yield _matrix("vision", at, to + at, dim, 3 * patch**2, role="vision_edge", published=(dim, 3, patch, patch))
     yield _vector("vision", at + ".bias", f"{to}{at}.bias", (dim,))
     norms = ["norm1.weight", "norm2.weight", "ls1", "ls2"]
     if c["qk_norm"]:
@@ -166,7 +172,7 @@ def _intern_vit(model: SourceModel) -> Iterator[Entry]:
             ("mlp.fc2", dim, ffn, True),
         )
         for name, n, k, bias in linears:
-            yield _matrix("vision", block + name, to + block + name, n, k, role="vision")
+            yield _matrix("vision", block + name, to + block + name, n, k, role="vision" if i else "vision_edge")
             if bias:
                 yield _vector("vision", f"{block}{name}.bias", f"{to}{block}{name}.bias", (n,))
 
@@ -185,7 +191,7 @@ def _projector(model: SourceModel) -> Iterator[Entry]:
             yield _vector("projector", f"layers.1.{kind}", f"{to}layers.1.{kind}", (4 * n_in,))
         linears = [("layers.2", n_out, 4 * n_in), ("layers.4", n_out, n_out)]
     for name, n, k in linears:
-        yield _matrix("projector", name, to + name, n, k, role="projector")
+        yield _matrix("projector", name, to + name, n, k, role="vision_edge")
         yield _vector("projector", name + ".bias", f"{to}{name}.bias", (n,))
 
 
