@@ -126,4 +126,4 @@ def llama(draw: Sampler, c: Llm, vocab: int) -> Tensors:
         tensors |= draw.norm(layer + "input_layernorm", c.hidden, bias=False)
         tensors |= draw.norm(layer + "post_attention_layernorm", c.hidden, bias=False)
     tensors |= draw.norm("model.norm", c.hidden, bias=False)
-    return tensors | draw.linear("lm_head", vocab, c.hidden, 2.0, bias=False)
+    return tensors | draw.linear("lm_head", vocab, c.hidden, 1.1, bias=False)
