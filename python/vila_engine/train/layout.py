@@ -33,6 +33,7 @@ class Side:
         test_compositions: Draw combinations that training never shows.
         test_templates: Ask with templates that training never uses.
         rough: How likely each of blur, noise, brightness and JPEG is.
+        more: At most so many further questions about the same picture.
     """
 
     drawings: str = "train"
@@ -41,6 +42,7 @@ class Side:
     test_compositions: bool = False
     test_templates: bool = False
     rough: float = 0.15
+    more: int = 3
 
 
 TRAIN = Side()
@@ -87,7 +89,7 @@ def grid_cells(rng: Rng, count: int, cells: int = 3) -> list[tuple[float, float,
     return places
 
 
-def random_shape(rng: Rng, x: float, y: float, size: float, avoid: str, shape: str = "", colour: str = "") -> Item:
+def random_shape(rng: Rng, x: float, y: float, size: float, avoid: str, *, shape: str = "", colour: str = "") -> Item:
     """A coloured shape whose colour stands out from `avoid` (a colour name, or empty)."""
     names = [name for name in COLOUR_NAMES if not avoid or contrasts(name, avoid)]
     colour = colour or names[rng.integers(len(names))]
@@ -146,14 +148,14 @@ def vision_scene(world: World, rng: Rng, side: Side = TRAIN, zoom: float = 1.0) 
         concept = pick(rng, concepts)
         size = float(rng.uniform(0.3 * zoom, 0.98))
         x, y = (float(v) for v in rng.uniform(size / 2, 1 - size / 2, 2))
-        item = random_sprite(world, rng, concept, x, y, size, side.drawings)
+        item = random_sprite(world, rng, concept, (x, y, size), side.drawings)
         return finish(rng, background, [item], side), concept
     if kind < 0.75:
         cells = max(2, round(3 / zoom))
         count = int(rng.integers(2, cells * cells + 1))
         free = rng.random() < 0.5
         places = scatter(rng, count, 0.22 * zoom, 0.5 * zoom) if free else grid_cells(rng, count, cells)
-        items = [random_sprite(world, rng, pick(rng, concepts), x, y, s, side.drawings) for x, y, s in places]
+        items = [random_sprite(world, rng, pick(rng, concepts), (x, y, s), side.drawings) for x, y, s in places]
         return finish(rng, background, items, side), -1
     if kind < 0.87:
         places = scatter(rng, int(rng.integers(1, 1 + round(5 / zoom))), 0.2 * zoom, 0.45 * zoom)

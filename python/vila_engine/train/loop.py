@@ -227,6 +227,7 @@ def train(
     config: StageConfig,
     plan: Plan,
     folder: Path,
+    *,
     on_step: Callable[[int], None] | None = None,
 ) -> dict[str, Tensor]:
     """Trains a stage, or goes on where a checkpoint in `folder` says it was.

@@ -79,7 +79,7 @@ class StageTask:
     """
 
     def __init__(
-        self, stage: str, world: World, tokenizer: Tokenizer, config: VilaConfig, seed: int, batch: int
+        self, stage: str, world: World, tokenizer: Tokenizer, config: VilaConfig, *, seed: int, batch: int
     ) -> None:
         makers: dict[str, Callable[[Rng], Example]] = {
             "align": self._align, "pretrain": self._pretrain, "sft": self._sft,

@@ -72,9 +72,12 @@ class TorchModel:
                 parts.append((f" {text}{END}", False))
         return self.tokenizer.prompt(parts)
 
-    def _rows(
-        self, messages: Messages, images: Sequence[Any], videos: Sequence[Sequence[Any]]
-    ) -> torch.Tensor:
+    def prompt_ids(self, messages: Messages, *, images: Any = (), videos: Sequence[int] = ()) -> list[int]:
+        """The prompt's ids, -200 for a picture; pictures are only counted, videos are numbers of frames."""
+        count = images if isinstance(images, int) else len(images)
+        return self._prompt(messages, count + sum(videos)).ids
+
+    def _rows(self, messages: Messages, images: Sequence[Any], videos: Sequence[Sequence[Any]]) -> torch.Tensor:
         pictures = [*images, *(frame for video in videos for frame in video)]
         ids = self._prompt(messages, len(pictures)).ids
         rows: list[torch.Tensor] = []

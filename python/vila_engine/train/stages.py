@@ -103,7 +103,7 @@ def _multimodal(run: Path, plan: Plan, world: World, config: StageConfig) -> Non
             break
     freeze(model, config.name)
     tokenizer = get_tokenizer(run, plan, world)
-    task = StageTask(config.name, world, tokenizer, model.config, plan.seed, config.batch)
+    task = StageTask(config.name, world, tokenizer, model.config, seed=plan.seed, batch=config.batch)
     train(model.to(pick_device(plan.device)), task, config, plan, run / config.name)
 
 

@@ -51,17 +51,23 @@ class Sample:
 Maker = Callable[[World, Rng, Side], Sample]
 
 
-def _until(rng: Rng, world: World, side: Side, task: str, family: str, scene: Callable[[], Scene], more: int) -> Sample:
+def _until(
+    world: World, rng: Rng, side: Side, task: str, family: str, *, scene: Callable[[], Scene], more: int = -1
+) -> Sample:
     """Draws scenes until the family has a question about one, and adds up to `more` turns of other families."""
     for _ in range(1000):
         made = scene()
         turn = FACTS[family](world, rng, made, side)
         if turn is not None:
-            return Sample(task, (made,), (turn, *_extra(world, rng, made, side, turn, more)))
+            return Sample(
+                task,
+                (made,),
+                (turn, *_extra(world, rng, made, side, turn, more=_more(rng, side) if more < 0 else more)),
+            )
     raise RuntimeError(f"[tasks] {task}: expected a scene with a question, got none in 1000")
 
 
-def _extra(world: World, rng: Rng, scene: Scene, side: Side, first: Turn, more: int) -> list[Turn]:
+def _extra(world: World, rng: Rng, scene: Scene, side: Side, first: Turn, *, more: int) -> list[Turn]:
     turns: list[Turn] = []
     seen = {first.question}
     for family in rng.permutation(sorted(FACTS)).tolist():
@@ -75,8 +81,8 @@ def _extra(world: World, rng: Rng, scene: Scene, side: Side, first: Turn, more: 
 
 
 def _more(rng: Rng, side: Side) -> int:
-    """Further turns of a training sample; a test asks one question."""
-    return 0 if side.test_templates or side.rough == 0 else int(rng.integers(0, 4))
+    """Number of further turns."""
+    return int(rng.integers(0, side.more + 1)) if side.more else 0
 
 
 def single_scene(world: World, rng: Rng, side: Side) -> Scene:
@@ -84,7 +90,7 @@ def single_scene(world: World, rng: Rng, side: Side) -> Scene:
     concept = pick(rng, world.concepts_with(side.drawings))
     size = float(rng.uniform(0.3, 0.98))
     x, y = (float(v) for v in rng.uniform(size / 2, 1 - size / 2, 2))
-    return finish(rng, random_background(rng), [random_sprite(world, rng, concept, x, y, size, side.drawings)], side)
+    return finish(rng, random_background(rng), [random_sprite(world, rng, concept, (x, y, size), side.drawings)], side)
 
 
 def several_scene(world: World, rng: Rng, side: Side, low: int = 2, high: int = 4) -> Scene:
@@ -98,7 +104,7 @@ def several_scene(world: World, rng: Rng, side: Side, low: int = 2, high: int = 
         if rng.random() < 0.1:
             items.append(random_shape(rng, x, y, size, background.colour))
         else:
-            items.append(random_sprite(world, rng, concept, x, y, size, side.drawings))
+            items.append(random_sprite(world, rng, concept, (x, y, size), side.drawings))
     return finish(rng, background, items, side)
 
 
@@ -112,7 +118,9 @@ def pair_scene(world: World, rng: Rng, side: Side) -> Scene:
         ends = [(y, x) for x, y in ends]
     concepts = pick_distinct(rng, world.concepts_with(side.drawings), 2)
     size = float(rng.uniform(0.26, min(0.42, gap)))
-    items = [random_sprite(world, rng, c, x, y, size, side.drawings) for c, (x, y) in zip(concepts, ends, strict=True)]
+    items = [
+        random_sprite(world, rng, c, (x, y, size), side.drawings) for c, (x, y) in zip(concepts, ends, strict=True)
+    ]
     return finish(rng, background, [items[i] for i in rng.permutation(2)], side)
 
 
@@ -125,13 +133,13 @@ def row_scene(world: World, rng: Rng, side: Side) -> Scene:
         ends = [(y, x) for x, y in ends]
     concepts = pick_distinct(rng, world.concepts_with(side.drawings), 3)
     items = [
-        random_sprite(world, rng, c, x, y, float(rng.uniform(0.24, 0.31)), side.drawings)
+        random_sprite(world, rng, c, (x, y, float(rng.uniform(0.24, 0.31))), side.drawings)
         for c, (x, y) in zip(concepts, ends, strict=True)
     ]
     return finish(rng, background, items, side)
 
 
-def many_scene(world: World, rng: Rng, side: Side, concept: int, number: int, others: int) -> Scene:
+def many_scene(world: World, rng: Rng, side: Side, concept: int, number: int, *, others: int) -> Scene:
     """`number` drawings of one concept among `others` of further concepts."""
     total = number + others
     background = random_background(rng)
@@ -139,7 +147,7 @@ def many_scene(world: World, rng: Rng, side: Side, concept: int, number: int, ot
     pool = [c for c in world.concepts_with(side.drawings) if c != concept]
     concepts = [concept] * number + [pick(rng, pool) for _ in range(others)]
     items = [
-        random_sprite(world, rng, c, x, y, s, side.drawings) for c, (x, y, s) in zip(concepts, places, strict=True)
+        random_sprite(world, rng, c, (x, y, s), side.drawings) for c, (x, y, s) in zip(concepts, places, strict=True)
     ]
     return finish(rng, background, [items[i] for i in rng.permutation(total)], side)
 
@@ -153,7 +161,7 @@ def shapes_scene(world: World, rng: Rng, side: Side) -> Scene:
 
 def name_task(world: World, rng: Rng, side: Side) -> Sample:
     """T1: what a single drawing shows."""
-    return _until(rng, world, side, "name", "name", lambda: single_scene(world, rng, side), _more(rng, side))
+    return _until(world, rng, side, "name", "name", scene=lambda: single_scene(world, rng, side))
 
 
 def caption_task(world: World, rng: Rng, side: Side) -> Sample:
@@ -169,10 +177,10 @@ def caption_task(world: World, rng: Rng, side: Side) -> Sample:
             return row_scene(world, rng, side)
         if kind < 0.95:
             countable = [c for c in world.concepts_with(side.drawings) if world.concepts[c].countable]
-            return many_scene(world, rng, side, pick(rng, countable), int(rng.integers(2, 10)), 0)
+            return many_scene(world, rng, side, pick(rng, countable), int(rng.integers(2, 10)), others=0)
         return shapes_scene(world, rng, side)
 
-    return _until(rng, world, side, "caption", "caption", scene, _more(rng, side))
+    return _until(world, rng, side, "caption", "caption", scene=scene)
 
 
 def count_task(world: World, rng: Rng, side: Side) -> Sample:
@@ -187,10 +195,10 @@ def count_task(world: World, rng: Rng, side: Side) -> Sample:
             continue
         concept = pick(rng, countable)
         others = int(rng.integers(1 if number == 0 else 0, max(2, 10 - number))) if number < 9 else 0
-        scene = many_scene(world, rng, side, concept, number, others)
+        scene = many_scene(world, rng, side, concept, number, others=others)
         turn = count(world, rng, scene, side, world.concepts[concept].name)
         if turn is not None:
-            return Sample("count", (scene,), (turn, *_extra(world, rng, scene, side, turn, _more(rng, side))))
+            return Sample("count", (scene,), (turn, *_extra(world, rng, scene, side, turn, more=_more(rng, side))))
 
 
 def _count_shapes(world: World, rng: Rng, side: Side, number: int) -> Sample | None:
@@ -215,7 +223,7 @@ def colour_task(world: World, rng: Rng, side: Side) -> Sample:
     family = ("colour", "shape", "background")[rng.choice(3, p=(0.4, 0.4, 0.2))]
     if family == "background" and side.test_compositions:
         family = "colour"
-    return _until(rng, world, side, "colour", family, lambda: shapes_scene(world, rng, side), _more(rng, side))
+    return _until(world, rng, side, "colour", family, scene=lambda: shapes_scene(world, rng, side))
 
 
 def position_task(world: World, rng: Rng, side: Side) -> Sample:
@@ -225,12 +233,12 @@ def position_task(world: World, rng: Rng, side: Side) -> Sample:
     def scene() -> Scene:
         return several_scene(world, rng, side) if rng.random() < 0.6 else pair_scene(world, rng, side)
 
-    return _until(rng, world, side, "position", family, scene, _more(rng, side))
+    return _until(world, rng, side, "position", family, scene=scene)
 
 
 def exists_task(world: World, rng: Rng, side: Side) -> Sample:
     """T6: whether a thing is there."""
-    return _until(rng, world, side, "exists", "exists", lambda: several_scene(world, rng, side, 1, 5), _more(rng, side))
+    return _until(world, rng, side, "exists", "exists", scene=lambda: several_scene(world, rng, side, 1, 5))
 
 
 def changed_task(world: World, rng: Rng, side: Side) -> Sample:
@@ -259,7 +267,7 @@ def changed_task(world: World, rng: Rng, side: Side) -> Sample:
         elif change == "recoloured":
             if item.kind != "shape":
                 continue
-            new = random_shape(rng, item.x, item.y, item.size, scene.background.colour, item.name)
+            new = random_shape(rng, item.x, item.y, item.size, scene.background.colour, shape=item.name)
             if not contrasts(new.colour, item.colour) or noun(new) in {noun(i) for i in items}:
                 continue
             after = [*items[:index], new, *items[index + 1 :]]
@@ -293,10 +301,10 @@ def video_task(world: World, rng: Rng, side: Side) -> Sample:
     concepts = pick_distinct(rng, world.concepts_with(side.drawings), 3)
     background = random_background(rng)
     if family in ("direction", "moves"):
-        return _moving(world, rng, side, family, concepts, background)
+        return _moving(world, rng, side, family, concepts, background=background)
     if family == "order":
         first, last = (
-            random_sprite(world, rng, c, 0.5, 0.5, float(rng.uniform(0.4, 0.8)), side.drawings) for c in concepts[:2]
+            random_sprite(world, rng, c, (0.5, 0.5, float(rng.uniform(0.4, 0.8))), side.drawings) for c in concepts[:2]
         )
         change = int(rng.integers(2, 7))
         frames = [[first] if i < change else [last] for i in range(N_FRAMES)]
@@ -304,7 +312,8 @@ def video_task(world: World, rng: Rng, side: Side) -> Sample:
     else:
         places = grid_cells(rng, int(rng.integers(1, 4)), 2)
         items = [
-            random_sprite(world, rng, c, x, y, s, side.drawings) for c, (x, y, s) in zip(concepts, places, strict=False)
+            random_sprite(world, rng, c, (x, y, s), side.drawings)
+            for c, (x, y, s) in zip(concepts, places, strict=False)
         ]
         change = int(rng.integers(2, 7))
         shown = [(i >= change) == (family == "appears") for i in range(N_FRAMES)]
@@ -314,11 +323,13 @@ def video_task(world: World, rng: Rng, side: Side) -> Sample:
     return _video(rng, side, background, frames, Turn(question, answer, (), family))
 
 
-def _moving(world: World, rng: Rng, side: Side, family: str, concepts: list[int], background: Background) -> Sample:
+def _moving(world: World, rng: Rng, side: Side, family: str, concepts: list[int], *, background: Background) -> Sample:
     """One thing crosses the picture; others may stand by."""
     while True:
         step = list(DIRECTIONS)[rng.integers(4)]
-        mover = random_sprite(world, rng, concepts[0], 0.5, 0.5, float(rng.uniform(0.25, 0.4)), side.drawings, 0.0)
+        mover = random_sprite(
+            world, rng, concepts[0], (0.5, 0.5, float(rng.uniform(0.25, 0.4))), side.drawings, tilt=0.0
+        )
         if in_split(side, mover.name, DIRECTIONS[step]):
             break
         concepts = [pick(rng, world.concepts_with(side.drawings)), *concepts[1:]]
@@ -330,7 +341,7 @@ def _moving(world: World, rng: Rng, side: Side, family: str, concepts: list[int]
         if not still or family != "moves":
             place = float(rng.uniform(0.2, 0.8)), float(np.clip(away, 0.18, 0.82))
             x, y = place if step[0] else place[::-1]
-            still.append(random_sprite(world, rng, concept, x, y, 0.28, side.drawings, 0.0))
+            still.append(random_sprite(world, rng, concept, (x, y, 0.28), side.drawings, tilt=0.0))
     frames = []
     for index in range(N_FRAMES):
         along = (2 * index / (N_FRAMES - 1) - 1) * reach
@@ -359,7 +370,7 @@ def read_task(world: World, rng: Rng, side: Side) -> Sample:
         text = random_string(rng, world, side)
         return finish(rng, background, [text_item(rng, text, background, side.fonts)], side)
 
-    return _until(rng, world, side, "read", "read", scene, 0)
+    return _until(world, rng, side, "read", "read", scene=scene, more=0)
 
 
 def easy_vqa_task(world: World, rng: Rng, side: Side) -> Sample:
@@ -383,7 +394,7 @@ def in_context_task(world: World, rng: Rng, side: Side) -> Sample:
 
     def picture(concept: int) -> Scene:
         size = float(rng.uniform(0.6, 0.98))
-        item = random_sprite(world, rng, concept, 0.5, 0.5, size, side.drawings)
+        item = random_sprite(world, rng, concept, (0.5, 0.5, size), side.drawings)
         return finish(rng, random_background(rng), [item], side)
 
     scenes = tuple(picture(concept) for concept in (*concepts, concepts[chosen]))

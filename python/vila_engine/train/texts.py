@@ -130,7 +130,7 @@ def text_turn(world: World, rng: Rng, side: Side) -> Turn:
 
 def text_task(world: World, rng: Rng, side: Side) -> Sample:
     """T11: one to three questions without pictures."""
-    count = 1 if side.test_templates else int(rng.integers(1, 4))
+    count = int(rng.integers(1, 4)) if side.more else 1
     return Sample("text", (), tuple(text_turn(world, rng, side) for _ in range(count)))
 
 

@@ -62,7 +62,7 @@ class VisionTask:
     """Labelled scenes and the losses on them."""
 
     def __init__(
-        self, world: World, config: VisionConfig, seed: int, batch: int, side: Side = TRAIN, pixels: int = 0
+        self, world: World, config: VisionConfig, seed: int, batch: int, *, side: Side = TRAIN, pixels: int = 0
     ) -> None:
         self.world = world
         self.renderer = Renderer(world, pixels or config.image_size, config.patch_size)
@@ -126,11 +126,11 @@ def normalise(pictures: Tensor) -> Tensor:
 
 
 def probe(
-    model: VisionLearner, world: World, side: Side, count: int = 600, seed: int = 99, pixels: int = 0
+    model: VisionLearner, world: World, side: Side, *, count: int = 600, seed: int = 99, pixels: int = 0
 ) -> dict[str, float]:
     """Share of single drawings of a split side that the pair logits name rightly."""
     model.eval()
-    task = VisionTask(world, model.tower.config, seed, 100, side, pixels)
+    task = VisionTask(world, model.tower.config, seed, 100, side=side, pixels=pixels)
     right = total = index = 0
     while total < count:
         batch = task.batch(index)

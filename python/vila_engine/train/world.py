@@ -144,7 +144,14 @@ class World:
         questions = {side: [(int(i), str(q), str(a)) for i, q, a in rows] for side, rows in meta["vqa"].items()}
         glosses = [(str(word), str(gloss)) for word, gloss in meta["glosses"]]
         return cls(
-            concepts, drawings, sprites, meta["synonyms"], meta["words"], glosses, vqa_images, questions,
+            concepts,
+            drawings,
+            sprites,
+            meta["synonyms"],
+            meta["words"],
+            glosses,
+            vqa_images,
+            questions,
             folder / "fonts",
         )
 
