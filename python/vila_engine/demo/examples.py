@@ -1,0 +1,54 @@
+"""The bundled examples: pictures with a question and the answer that is expected."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vila_engine._core import IoError
+
+FOLDER = Path(__file__).parent / "examples"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example.
+
+    Attributes:
+        question: The user's text.
+        media: Picture files; the frames, for a video.
+        video: Whether they are the frames of one video.
+        expected: The answer that counts as right.
+    """
+
+    question: str
+    media: tuple[Path, ...]
+    video: bool
+    expected: str
+
+    def accepts(self, answer: str) -> bool:
+        """Whether an answer is the expected one, but for case, articles and punctuation."""
+        return _plain(answer) == _plain(self.expected)
+
+
+def _plain(text: str) -> list[str]:
+    words = re.sub(r"[^\w\s]", " ", text.lower()).split()
+    return [word for word in words if word not in ("a", "an", "the")]
+
+
+def load_examples(folder: Path = FOLDER) -> list[Example]:
+    """Reads the examples.
+
+    Raises:
+        IoError: this build carries none.
+    """
+    path = folder / "questions.jsonl"
+    if not path.is_file():
+        raise IoError(f"[demo] {folder}: expected the bundled examples, got none")
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [
+        Example(row["question"], tuple(folder / name for name in row["images"]), row["video"], row["answer"])
+        for row in rows
+    ]
