@@ -17,7 +17,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs PyTorch (extra: train)")
 pytest.importorskip("sentencepiece", reason="training needs SentencePiece (extra: train)")
 from test_train_world import make_world
-from vila_engine.train.config import Plan, StageConfig, plan_from_json, plan_to_json
+from vila_engine.train.config import (
+    Plan,
+    StageConfig,
+    gpu_plan,
+    load_plan,
+    plan_from_json,
+    plan_to_json,
+    write_plan,
+)
 from vila_engine.train.loop import averaged, learning_rate, save_atomically, train
 from vila_engine.train.models import LlmConfig, VilaConfig, VisionConfig
 from vila_engine.train.stages import make_vision_learner
@@ -128,6 +136,14 @@ def test_the_rate_rises_and_falls() -> None:
     rates = [learning_rate(config, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) in (9, 10)
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0.02 <= rates[-1] < 0.03
+
+
+def test_a_run_keeps_its_plan(tmp_path: Path) -> None:
+    write_plan(tmp_path, gpu_plan())
+    write_plan(tmp_path, gpu_plan())
+    assert load_plan(tmp_path) == gpu_plan() and load_plan(tmp_path / "new") == Plan()
+    with pytest.raises(ValueError, match="expected no plan or the same one"):
+        write_plan(tmp_path, PLAN)
 
 
 def test_a_plan_survives_json_and_refuses_unknown_settings() -> None:

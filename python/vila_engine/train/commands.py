@@ -29,7 +29,8 @@ def add_commands(commands: Any) -> None:
         added.set_defaults(run=_STEPS.get(name, _stage), step=name)
         return added
 
-    step("all", "every stage that is not done, then the export to RUN/model")
+    everything = step("all", "every stage that is not done, then the export to RUN/model")
+    everything.add_argument("--gpu", action="store_true", help="start with the plan for a GPU, not that for two cores")
     for name, help in STAGES.items():
         step(name, help)
     step("data", "fetch the data packages and build the drawings, without training")
@@ -53,8 +54,11 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _all(args: argparse.Namespace) -> int:
+    from .config import gpu_plan, write_plan
     from .stages import run_plan
 
+    if args.gpu:
+        write_plan(args.run_folder, gpu_plan())
     run_plan(args.run_folder)
     return 0
 
