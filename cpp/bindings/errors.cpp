@@ -1,6 +1,8 @@
 // The C++ errors as Python exceptions.
 #include <pybind11/pybind11.h>
 
+#include <string_view>
+
 #include "vila/error.h"
 
 namespace vila::bindings {
@@ -34,6 +36,14 @@ py::handle class_of(ErrorCode code) {
   return classes.error;
 }
 
+// What a damaged file holds may be quoted, so the text need not be UTF-8.
+py::str message_of(const Error& error) {
+  const std::string_view text = error.what();
+  PyObject* decoded = PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace");
+  if (decoded == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(decoded);
+}
+
 }  // namespace
 
 void bind_errors(py::module_& m) {
@@ -53,12 +63,12 @@ void bind_errors(py::module_& m) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const CapacityError& e) {
-      const py::object instance = py::reinterpret_borrow<py::object>(classes.capacity)(e.what());
+      const py::object instance = py::reinterpret_borrow<py::object>(classes.capacity)(message_of(e));
       instance.attr("needed") = e.needed();
       instance.attr("available") = e.available();
       PyErr_SetObject(classes.capacity.ptr(), instance.ptr());
     } catch (const Error& e) {
-      PyErr_SetString(class_of(e.code()).ptr(), e.what());
+      PyErr_SetObject(class_of(e.code()).ptr(), message_of(e).ptr());
     }
   });
 }

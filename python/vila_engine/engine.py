@@ -254,7 +254,7 @@ class Model:
             checked_messages(query),
             images=_count(images),
             videos=[count_frames(video, self._frames(num_video_frames)) for video in videos],
-            system=system,
+            system=_system(system),
             reference_compat=reference_compat,
         )
 
@@ -273,7 +273,7 @@ class Model:
             checked_messages(query),
             images=_count(images),
             videos=[count_frames(video, self._frames(num_video_frames)) for video in videos],
-            system=system,
+            system=_system(system),
             reference_compat=reference_compat,
         )
 
@@ -292,7 +292,7 @@ class Model:
             checked_messages(query),
             images=load_images(images),
             videos=self._clips(videos, num_video_frames),
-            system=system,
+            system=_system(system),
             reference_compat=reference_compat,
         )
 
@@ -345,8 +345,6 @@ class Model:
         on_end: Callable[[Stream], None] | None = None,
     ) -> Stream:
         """Starts an answer on the idle session of the model or the chat, or on a new one if that is in use."""
-        if system is not None:
-            checked_text("[prompt] system", system)
         options = checked_sampling(sampling)
         engine = self._core
         home = self if chat is None else chat
@@ -368,7 +366,12 @@ class Model:
 
         try:
             generation = session.start(
-                messages, images=pictures, videos=clips, system=system, reference_compat=reference_compat, **options
+                messages,
+                images=pictures,
+                videos=clips,
+                system=_system(system),
+                reference_compat=reference_compat,
+                **options,
             )
         except BaseException:
             give_back()
@@ -488,3 +491,7 @@ def load(
 
 def _count(images: Sequence[ImageLike] | int) -> int:
     return checked_integer("[prompt] images", images if isinstance(images, int) else len(images), 0, 2**31 - 1)
+
+
+def _system(text: str | None) -> str | None:
+    return None if text is None else checked_text("[prompt] system", text)

@@ -60,7 +60,8 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
     for (std::size_t i = 0; i < shape.size(); ++i) {
       const std::int64_t extent = shape.at(i).integer(0, INT64_MAX);
       if (extent != 0 && size > data_bytes / extent) {
-        throw fail("tensor " + name + " claims more than the file's " + std::to_string(data_bytes) + " data bytes");
+        throw fail("tensor " + name + ": expected a shape within the file's " + std::to_string(data_bytes) +
+                   " bytes of data, got more");
       }
       size *= extent;
       tensor.shape.push_back(extent);
@@ -69,19 +70,21 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
     const std::int64_t begin = offsets.at(std::size_t{0}).integer(0, data_bytes);
     const std::int64_t end = offsets.at(std::size_t{1}).integer(begin, data_bytes);
     if (end - begin != size) {
-      throw fail("tensor " + name + " expected " + std::to_string(size) + " bytes for its shape, got a range of " +
+      throw fail("tensor " + name + ": expected " + std::to_string(size) + " bytes for its shape, got a range of " +
                  std::to_string(end - begin));
     }
     tensor.data = data.data() + begin;
     if (reinterpret_cast<std::uintptr_t>(tensor.data) % static_cast<std::uintptr_t>(dtype_bytes(tensor.dtype)) != 0) {
-      throw fail("tensor " + name + " is not aligned to its element size");
+      throw fail("tensor " + name + ": expected a multiple of its element size as offset, got " + std::to_string(begin));
     }
     if (size > 0) ranges.emplace_back(begin, end);
     file.tensors.emplace(name, std::move(tensor));
   }
   std::sort(ranges.begin(), ranges.end());
   for (std::size_t i = 1; i < ranges.size(); ++i) {
-    if (ranges[i].first < ranges[i - 1].second) throw fail("two tensors overlap at byte " + std::to_string(ranges[i].first));
+    if (ranges[i].first < ranges[i - 1].second) {
+      throw fail("expected tensors side by side, got two that overlap at byte " + std::to_string(ranges[i].first));
+    }
   }
   if (!ranges.empty() && ranges.back().second != data_bytes) {
     throw fail("expected data of " + std::to_string(ranges.back().second) + " bytes, got " + std::to_string(data_bytes));
