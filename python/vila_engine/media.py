@@ -193,16 +193,19 @@ def _ffmpeg_binary() -> str:
         ) from None
 
 
-def _run_ffmpeg(path: Path, **output: str | int) -> tuple[bytes, str]:
+def _run_ffmpeg(path: Path, select: str, **output: str) -> tuple[bytes, str]:
+    """Runs the frames that the filter `select` leaves through ffmpeg; returns what it writes and its log."""
     try:
         import ffmpeg
     except ImportError:
         raise UnsupportedError("[video] expected the extra vila_engine[video], got no module ffmpeg") from None
-    stream = ffmpeg.input(f"file:{path}", protocol_whitelist="file,crypto,data").output("pipe:", map="0:v:0", **output)
+    # Frames are numbered anew at one rate from end to end, so that ffmpeg neither doubles nor drops any; the options
+    # that say so directly have other names from version to version.
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file,crypto,data", r=25)
+    stream = source.output("pipe:", map="0:v:0", vf=f"{select}settb=1/25,setpts=N", r=25, **output)
+    stream = stream.global_args("-hide_banner", "-nostdin")
     try:
-        out, log = stream.global_args("-hide_banner", "-nostdin").run(
-            cmd=_ffmpeg_binary(), capture_stdout=True, capture_stderr=True
-        )
+        out, log = stream.run(cmd=_ffmpeg_binary(), capture_stdout=True, capture_stderr=True)
     except ffmpeg.Error as error:
         lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
         raise InvalidArgument(
@@ -214,14 +217,14 @@ def _run_ffmpeg(path: Path, **output: str | int) -> tuple[bytes, str]:
 def _decode_video(path: Path, n_frames: int) -> list[Picture]:
     if not path.is_file():
         raise IoError(f"[video] {path}: expected a video file, got {'a folder' if path.is_dir() else 'no such file'}")
-    _, log = _run_ffmpeg(path, format="null", vsync=0)
+    _, log = _run_ffmpeg(path, "", format="null")
     counts = re.findall(r"frame=\s*(\d+)", log)
     total = int(counts[-1]) if counts else 0
     if total == 0:
         raise InvalidArgument(f"[video] {path}: expected at least 1 frame, got 0")
     chosen = sample_indices(total, n_frames) if total > n_frames else list(range(total))
     wanted = "+".join(f"eq(n,{i})" for i in sorted(set(chosen)))
-    data, _ = _run_ffmpeg(path, format="image2pipe", vcodec="ppm", pix_fmt="rgb24", vsync=0, vf=f"select='{wanted}'")
+    data, _ = _run_ffmpeg(path, f"select='{wanted}',", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
     by_index = dict(zip(sorted(set(chosen)), _split_ppm(data), strict=False))
     frames = [by_index[i] for i in chosen if i in by_index]
     if not frames:
