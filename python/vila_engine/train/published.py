@@ -91,7 +91,9 @@ def export_folder(model: Vila, tokenizer: Tokenizer, folder: Path, precision: st
     }  # fmt: skip
     for part, (module, values) in parts.items():
         _json(folder / part / "config.json", values)
-        save_file(_weights(module, dtype), folder / part / "model.safetensors", {"format": "pt"})
+        path = folder / part / "model.safetensors"
+        save_file(_weights(module, dtype), path, {"format": "pt"})
+        path.chmod(0o644)  # the library writes files that only their owner can read
     top = _top_config(config, llm, vision, projector)
     _json(folder / "config.json", {**top, "model_dtype": str(dtype)})
     _json(folder / "llm" / "generation_config.json", {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos})
