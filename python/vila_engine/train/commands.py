@@ -42,6 +42,8 @@ def add_commands(commands: Any) -> None:
     questions.add_argument("--count", type=int, default=500, help="questions of each task and split")
     questions.add_argument("--vqa", type=int, default=9673, help="questions of easy-VQA's official test")
     questions.add_argument("--format", choices=("png", "webp"), default="png", help="of the pictures")
+    photos = step("photo-set", "write naming questions about cut-out photographs (GPL, 161 MB to fetch; report only)")
+    photos.add_argument("-o", "--output", type=Path, required=True, help="the new folder")
     examples = step("examples", "write the ten examples of the demo")
     examples.add_argument("-o", "--output", type=Path, required=True, help="the new folder")
 
@@ -91,6 +93,18 @@ def _eval_set(args: argparse.Namespace) -> int:
     return 0
 
 
+def _photo_set(args: argparse.Namespace) -> int:
+    from .config import load_plan
+    from .evalset import write_photo_set
+    from .packages import STAMPS, fetch_package
+    from .stages import prepare
+
+    world = prepare(args.run_folder, load_plan(args.run_folder))
+    count = write_photo_set(world, fetch_package(STAMPS, args.run_folder / "data"), args.output)
+    print(f"{args.output}: {count} questions")
+    return 0
+
+
 def _examples(args: argparse.Namespace) -> int:
     from .config import load_plan
     from .evalset import write_examples
@@ -101,7 +115,8 @@ def _examples(args: argparse.Namespace) -> int:
     return 0
 
 
-_STEPS = {"all": _all, "data": _data, "export": _export, "eval-set": _eval_set, "examples": _examples}
+_STEPS = {"all": _all, "data": _data, "export": _export, "eval-set": _eval_set, "photo-set": _photo_set,
+          "examples": _examples}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,9 @@ official test.
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .facts import Turn
+from .facts import Turn, sentence
 from .layout import Side
+from .packages import read_deb
 from .scenes import Pixels, Renderer, Scene
 from .splits import fraction
 from .tasks import PICTURE_TASKS, Sample
+from .templates import ask
 from .texts import text_task
 from .world import TEST_FONTS, World
 
@@ -110,6 +114,39 @@ def write_eval_set(
         if image not in written:
             written[image] = target.picture(world.vqa_images[image], f"easy-vqa-{image}")
         target.row(f"easy-vqa-test-{row:05d}", "easy-vqa", "test", [written[image]], Turn(question, answer))
+    target.finish()
+    return len(target.rows)
+
+
+def write_photo_set(world: World, stamps: Path, folder: Path, seed: int = 21) -> int:
+    """Writes naming questions about cut-out photographs, which the model never saw the like of: report only.
+
+    Args:
+        world: Whose concepts are asked for; a stamp counts if its English caption is the name of one.
+        stamps: The package of Tux Paint's stamps.
+        folder: Made if need be. Its pictures are under the GPL: not to be passed on with anything else.
+        seed: Of the wording.
+
+    Returns:
+        The number of questions.
+    """
+    files = read_deb(stamps, lambda name: name.endswith((".png", ".txt")) and "cartoon" not in name)
+    names = {concept.name.lower(): concept for concept in world.concepts}
+    target = _Folder(folder, Renderer(world, 126), "png")
+    for number, path in enumerate(sorted(name for name in files if name.endswith(".png"))):
+        text = files.get(f"{path[:-4]}.txt", b"").decode("utf-8", "replace").split("\n")[0]
+        concept = names.get(re.sub(r"^(an?|the|some)\s+", "", text.strip().lower().rstrip(".!")))
+        if concept is None:
+            continue
+        stamp = Image.open(io.BytesIO(files[path])).convert("RGBA")
+        square = Image.new("RGBA", (max(stamp.size) * 9 // 8,) * 2, "white")
+        corner = ((square.width - stamp.width) // 2, (square.height - stamp.height) // 2)
+        square.alpha_composite(stamp, corner)
+        name = f"name-photograph-{number:04d}"
+        file = target.picture(np.asarray(square.convert("RGB")), name)
+        question = ask(np.random.default_rng([seed, number]), "name", test=True)
+        accepted = tuple(world.synonyms.get(concept.name, ()))
+        target.row(name, "name", "photograph", [file], Turn(question, sentence(concept.phrase), accepted))
     target.finish()
     return len(target.rows)
 
