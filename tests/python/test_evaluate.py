@@ -15,6 +15,7 @@ from support import PICTURES
 from vila_engine import InvalidArgument, IoError
 from vila_engine.evaluate import Item, evaluate, load_items
 from vila_engine.evaluate.commands import add_commands
+from vila_engine.evaluate.compare import compare, mcnemar, read_run
 from vila_engine.evaluate.metrics import bootstrap, divergence, log_softmax, wilson
 from vila_engine.evaluate.report import as_json, summarise, table
 from vila_engine.evaluate.runner import gold_answer, media_of
@@ -186,6 +187,40 @@ def test_int4_differs_from_f32(questions: Path, tmp_path: Path, model: vila_engi
     with vila_engine.load(converted("vila3b", "int4")) as coarse:
         rows = evaluate(coarse, items, tmp_path / "int4", quality=True, reference=tmp_path / "f32")
     assert all(row["kl"] > 1e-7 for row in rows)
+
+
+def test_mcnemar_is_the_sign_test_of_the_changes() -> None:
+    assert mcnemar([True] * 5, [True] * 5) == 1
+    assert mcnemar([True] * 6 + [False], [False] * 6 + [False]) == pytest.approx(2 / 2**6)
+    assert mcnemar([True, False], [False, True]) == 1
+    lost, won = [True] * 9 + [False], [False] * 9 + [True]
+    assert mcnemar(lost, won) == pytest.approx(2 * (1 + 10) / 2**10)
+
+
+def test_runs_side_by_side(
+    questions: Path, tmp_path: Path, model: vila_engine.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = load_items(questions)
+    evaluate(model, items, tmp_path / "one", quality=True)
+    evaluate(model, items, tmp_path / "two", quality=True, reference=tmp_path / "one")
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    runs = [str(tmp_path / "one"), str(tmp_path / "two")]
+    args = parser.parse_args(["eval-compare", *runs, "-o", str(tmp_path / "table.md")])
+    assert args.run(args) == 0
+    text = (tmp_path / "table.md").read_text()
+    assert text == capsys.readouterr().out and "| p against one (McNemar) |  | - | 1.000 |" in text
+    assert "| answers that flipped |  | - | 0.00 % |" in text and text.count("\n") == 2 + 5 + 4
+
+    lines = (tmp_path / "two" / "answers.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "two" / "answers.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(InvalidArgument, match="expected 5 answers, got 4"):
+        args.run(args)
+    evaluate(model, load_items(questions, ["text"]), tmp_path / "three")
+    with pytest.raises(InvalidArgument, match="expected the 5 questions of one, got 1 of which 1"):
+        compare({name: read_run(tmp_path / name) for name in ("one", "three")})
+    with pytest.raises(IoError, match=r"answers\.jsonl, got none"):
+        read_run(tmp_path)
 
 
 def test_the_report_adds_up() -> None:

@@ -1,4 +1,4 @@
-"""The command `vila-engine eval`."""
+"""The commands `vila-engine eval` and `vila-engine eval-compare`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vila_engine.evaluate.chart import draw_chart
+from vila_engine.evaluate.compare import compare, markdown, read_run
 from vila_engine.evaluate.items import Item, load_items
 from vila_engine.evaluate.report import as_json, chart_rows, summarise, table
 from vila_engine.evaluate.runner import Answerer, evaluate
@@ -27,7 +28,7 @@ def _progress(items: Iterable[Item], total: int, done: int) -> Iterator[Item]:
 
 
 def add_commands(commands: Any, open_torch: OpenTorch | None = None) -> None:
-    """Adds `eval` to the subcommands.
+    """Adds `eval` and `eval-compare` to the subcommands.
 
     Args:
         commands: What `ArgumentParser.add_subparsers` returned.
@@ -48,6 +49,19 @@ def add_commands(commands: Any, open_torch: OpenTorch | None = None) -> None:
     parser.add_argument("--isa", help="kernels to use; VILA_ISA or the best if not given")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=lambda args: _run(args, open_torch))
+    text = "put the results of several runs side by side; the first is what the others are tested against"
+    parser = commands.add_parser("eval-compare", help=text, description=text)
+    parser.add_argument("runs", nargs="+", type=Path, help="output folders of eval, of the same questions")
+    parser.add_argument("-o", "--output", type=Path, help="Markdown file to write")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    text = markdown(compare({path.name: read_run(path) for path in args.runs}))
+    if args.output is not None:
+        args.output.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
 
 
 def _open(args: argparse.Namespace, open_torch: OpenTorch | None) -> Answerer:
