@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vila_engine._core import InvalidArgument
+
 from .models import LlmConfig, VilaConfig, VisionConfig
 
 T = TypeVar("T")
@@ -88,12 +90,12 @@ class Plan:
         """The settings of one stage.
 
         Raises:
-            ValueError: The plan has no such stage.
+            InvalidArgument: The plan has no such stage.
         """
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise ValueError(f"[Plan] stage: expected one of {[stage.name for stage in self.stages]}, got {name!r}")
+        raise InvalidArgument(f"[Plan] stage: expected one of {[stage.name for stage in self.stages]}, got {name!r}")
 
 
 def gpu_plan() -> Plan:
@@ -116,11 +118,11 @@ def write_plan(run: Path, plan: Plan) -> None:
     """Writes `plan.json` of a run that has none yet.
 
     Raises:
-        ValueError: The run has another plan.
+        InvalidArgument: The run has another plan.
     """
     path = run / "plan.json"
     if path.exists() and plan_from_json(path.read_text(encoding="utf-8")) != plan:
-        raise ValueError(
+        raise InvalidArgument(
             f"[train] {path}: expected no plan or the same one, got another; edit it or take another folder"
         )
     run.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,7 @@ def _known(kind: type[T], values: dict[str, Any]) -> dict[str, Any]:
     names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - names)
     if unknown:
-        raise ValueError(f"[Plan] {kind.__name__}: expected the settings {sorted(names)}, got {unknown}")
+        raise InvalidArgument(f"[Plan] {kind.__name__}: expected the settings {sorted(names)}, got {unknown}")
     return values
 
 
@@ -144,7 +146,7 @@ def plan_from_json(text: str) -> Plan:
     """Reads what `plan_to_json` wrote; settings that are left out keep their defaults.
 
     Raises:
-        ValueError: A setting has an unknown name.
+        InvalidArgument: A setting has an unknown name.
     """
     values = _known(Plan, json.loads(text))
     if "model" in values:

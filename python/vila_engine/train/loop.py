@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vila_engine._core import InvalidArgument
+
 from .config import Plan, StageConfig
 from .plot import draw_curves
 
@@ -112,10 +114,10 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     """Whether matrix products run in bf16: always on a GPU, on a CPU where it has bf16 tiles.
 
     Raises:
-        ValueError: The precision is unknown.
+        InvalidArgument: The precision is unknown.
     """
     if precision not in ("auto", "fp32", "bf16"):
-        raise ValueError(f"[train] precision: expected auto, fp32 or bf16, got {precision!r}")
+        raise InvalidArgument(f"[train] precision: expected auto, fp32 or bf16, got {precision!r}")
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vila_engine._core import IoError
+
 
 @dataclass(frozen=True)
 class Package:
@@ -162,7 +164,7 @@ STAMPS = Package(
 """Cut-out photographs (GPL-2): looked at by the evaluation on this machine, never trained on, never passed on."""
 
 
-class DataError(RuntimeError):
+class DataError(IoError):
     """A data package could not be fetched or does not have the recorded content."""
 
 

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vila_engine._core import InvalidArgument
+
 from .models import LlmConfig, Vila, VilaConfig, VisionConfig
 from .tokenizer import Tokenizer
 
@@ -123,7 +125,7 @@ def read_config(folder: Path) -> VilaConfig:
     """Reads the sizes of a published folder.
 
     Raises:
-        ValueError: It is no SigLIP and Llama model with the `mlp_downsample` projector.
+        InvalidArgument: It is no SigLIP and Llama model with the `mlp_downsample` projector.
     """
     top, llm, vision, projector = (
         _read_json(folder / part / "config.json") for part in ("", "llm", "vision_tower", "mm_projector")
@@ -131,7 +133,7 @@ def read_config(folder: Path) -> VilaConfig:
     found = (llm["architectures"], vision["model_type"], projector["mm_projector_type"], bool(top.get("s2")))
     expected = (["LlamaForCausalLM"], "siglip_vision_model", "mlp_downsample", False)
     if found != expected:
-        raise ValueError(f"[read_config] {folder}: expected {expected}, got {found}")
+        raise InvalidArgument(f"[read_config] {folder}: expected {expected}, got {found}")
     fields = {"num_key_value_heads": llm["num_attention_heads"], "rope_theta": 1e4, "tie_word_embeddings": False}
     known = LlmConfig.__dataclass_fields__
     fields |= {name: value for name, value in llm.items() if name in known and value is not None}
@@ -143,7 +145,7 @@ def import_folder(folder: Path) -> tuple[Vila, Tokenizer]:
     """Reads a published folder, ours or NVIDIA's, as an fp32 model.
 
     Raises:
-        ValueError: The architecture is another one.
+        InvalidArgument: The architecture is another one.
         FileNotFoundError: A file is missing.
         RuntimeError: Tensors are missing or of a wrong shape.
     """
