@@ -75,7 +75,7 @@ def batches(task: Task, first: int, steps: int, workers: int) -> Iterator[Batch]
         batch_size=1,
         shuffle=False,
         num_workers=workers,
-        prefetch_factor=4,
+        prefetch_factor=2,
         collate_fn=_first,
         worker_init_fn=_quiet_worker,
         multiprocessing_context="fork",
@@ -172,7 +172,7 @@ class State:
             mine.copy_(theirs)
         self.history = values["history"]
         self.recent = values["recent"]
-        torch.set_rng_state(values["random"])
+        torch.set_rng_state(values["random"].cpu())
 
 
 def make_state(model: nn.Module, config: StageConfig) -> State:
