@@ -135,6 +135,10 @@ struct KernelTable {
   void (*scale_add)(const float* x, const float* y, const float* scale, float* out, Range rows, std::int64_t c);
   void (*f16_to_f32)(const std::uint16_t* x, float* y, std::int64_t n);
   void (*f32_to_f16)(const float* x, std::uint16_t* y, std::int64_t n);                      ///< round to nearest even
+  /// Limits of this instruction set, for benchmarks: `steps` rounds of dot products of w [64] and a [64], or of fused
+  /// multiply-adds of x [16], on registers alone. Both give the number of multiply-accumulates; sink [16] keeps the sums alive.
+  std::int64_t (*probe_dot)(std::int64_t steps, const std::uint8_t* w, const std::int8_t* a, float* sink);
+  std::int64_t (*probe_fma)(std::int64_t steps, const float* x, float* sink);
 };
 
 }  // namespace vila::kernels

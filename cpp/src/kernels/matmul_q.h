@@ -8,7 +8,11 @@
 
 namespace vila::kernels::VILA_ISA_NS {
 
+// The sums of a register block live in registers only if the loops over them are unrolled before anything else.
+#define VILA_UNROLL _Pragma("GCC unroll 16")
+
 inline constexpr std::int64_t kPanelColumns = 128;  // columns unpacked at once; every group of int4 fits
+inline constexpr std::int64_t kPanelTiles = 8;      // 8 x 128 columns x 16 rows = 16 KiB: half of the first-level cache
 inline constexpr std::int64_t kPrefetchBytes = 1536;
 
 /// What a weight kind contributes: how 4 or 8 columns are loaded, and the integer sum of one group of activations.
@@ -18,10 +22,12 @@ struct Int4 {
   static Sum start(std::int32_t) { return zero_s4(); }
   static Sum dot(Sum sum, W8 w, A4 a) { return dot4_u(sum, w, a); }
   static I32x16 total(Sum sum) { return widen(sum); }
+  /// Four columns of 16 rows each at bytes, bytes + kStride, ...
+  template <std::int64_t kStride>
   static void unpack(const std::uint8_t* w, std::uint8_t* bytes) {
     const W4 nibbles = load_w4(w);
     store_w8(bytes, low_nibbles(nibbles));
-    store_w8(bytes + 64, high_nibbles(nibbles));
+    store_w8(bytes + kStride, high_nibbles(nibbles));
   }
 };
 struct Int8 {
@@ -30,15 +36,11 @@ struct Int8 {
   static Sum start(std::int32_t a_sum) { return kW8Bias == 0 ? zero_i32() : splat_i32(-kW8Bias * a_sum); }
   static Sum dot(Sum sum, W8 w, A4 a) { return dot4_s(sum, w, a); }
   static I32x16 total(Sum sum) { return sum; }
-  static void unpack(const std::uint8_t* w, std::uint8_t* bytes) { store_w8(bytes, load_w8(w)); }
+  template <std::int64_t kStride>
+  static void unpack(const std::uint8_t* w, std::uint8_t* bytes) {
+    store_w8(bytes, load_w8(w));
+  }
 };
-
-/// Bytes that unpack() wrote, as dot() wants them.
-inline W8 load_unpacked(const std::uint8_t* p) {
-  W8 w;
-  __builtin_memcpy(&w, p, sizeof w);
-  return w;
-}
 
 /// acc plus what a weight group gives: its scale times the scaled dots, and for int4 its offset times the weighted sum.
 template <class Kind>
@@ -85,20 +87,20 @@ constexpr std::int64_t tile_stride(std::int64_t k_padded) {
 template <class Kind, int MR, int NT>
 inline void stream_load(const std::uint8_t* w, std::int64_t stride, const std::int8_t* a, std::int64_t a_stride,
                         typename Kind::Sum (&sum)[MR][NT]) {
-  for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
+  VILA_UNROLL for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
   if constexpr (Kind::kColumnsPerLoad == 8) {
     W4 nibbles[NT];
-    for (int t = 0; t < NT; ++t) nibbles[t] = load_w4(w + t * stride);
-    for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) nibbles[t] = load_w4(w + t * stride);
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
       const A4 low = load_a4(a + r * a_stride);
       const A4 high = load_a4(a + r * a_stride + 4);
-      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], low_nibbles(nibbles[t]), low);
-      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], high_nibbles(nibbles[t]), high);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], low_nibbles(nibbles[t]), low);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], high_nibbles(nibbles[t]), high);
     }
   } else {
-    for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
       const A4 quad = load_a4(a + r * a_stride);
-      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], load_w8(w + t * stride), quad);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], load_w8(w + t * stride), quad);
     }
   }
 }
@@ -112,38 +114,38 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
   const std::uint8_t* w = p.w + tile * stride;
   const std::int8_t* a = p.a + row * p.k_padded;
   F32x16 acc[MR][NT];
-  for (int r = 0; r < MR; ++r) {
-    for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32();
+  VILA_UNROLL for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32();
   }
   for (std::int64_t g = 0; g < groups; ++g) {
     F32x16 dots[MR][NT];
-    for (int r = 0; r < MR; ++r) {
-      for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
+      VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
     }
     for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part) {
       typename Kind::Sum sum[MR][NT];
-      for (int r = 0; r < MR; ++r) {
-        for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
+      VILA_UNROLL for (int r = 0; r < MR; ++r) {
+        VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
       }
       for (std::int64_t k = 0; k < p.a_group; k += Kind::kColumnsPerLoad, w += 64, a += Kind::kColumnsPerLoad) {
         stream_load<Kind, MR, NT>(w, stride, a, p.k_padded, sum);
       }
-      for (int r = 0; r < MR; ++r) {
+      VILA_UNROLL for (int r = 0; r < MR; ++r) {
         const F32x16 a_scale = splat(p.a_scale[(row + r) * groups * parts + part]);
-        for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
+        VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
       }
     }
-    for (int t = 0; t < NT; ++t) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) {
       const std::int64_t at = ((tile + t) * groups + g) * 16;
       const F32x16 w_scale = load_f16(p.w_scale + at);
       const F32x16 offset = load_offset<Kind>(p, at, w_scale);
-      for (int r = 0; r < MR; ++r) {
+      VILA_UNROLL for (int r = 0; r < MR; ++r) {
         acc[r][t] = finish_group<Kind>(acc[r][t], dots[r][t], w_scale, offset, weighted_at<Kind>(p, row + r, groups, g));
       }
     }
   }
-  for (int r = 0; r < MR; ++r) {
-    for (int t = 0; t < NT; ++t) store_tile(p.y + (row + r) * p.y_stride, p.bias, p.n, tile + t, acc[r][t]);
+  VILA_UNROLL for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) store_tile(p.y + (row + r) * p.y_stride, p.bias, p.n, tile + t, acc[r][t]);
   }
 }
 
@@ -153,10 +155,10 @@ inline void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int
                        typename Kind::Sum (&sum)[MR][NT]) {
   for (std::int64_t k = 0; k < columns; k += 4, panel += 64 * NT, a += 4) {
     W8 w[NT];
-    for (int t = 0; t < NT; ++t) w[t] = load_unpacked(panel + 64 * t);
-    for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) w[t] = reload_w8(panel + 64 * t);
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
       const A4 quad = load_a4(a + r * a_stride);
-      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], w[t], quad);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], w[t], quad);
     }
   }
 }
@@ -167,14 +169,10 @@ inline void unpack_panel(const MatmulQArgs& p, std::int64_t tile, std::int64_t f
                          std::uint8_t* panel) {
   constexpr std::int64_t kStep = Kind::kColumnsPerLoad;
   const std::int64_t stride = tile_stride<Kind>(p.k_padded);
-  for (int t = 0; t < NT; ++t) {
+  VILA_UNROLL for (int t = 0; t < NT; ++t) {
     const std::uint8_t* w = p.w + (tile + t) * stride + first / kStep * 64;
     for (std::int64_t k = 0; k < columns; k += kStep, w += 64) {
-      alignas(64) std::uint8_t bytes[64 * (kStep / 4)];
-      Kind::unpack(w, bytes);
-      for (std::int64_t part = 0; part < kStep / 4; ++part) {
-        __builtin_memcpy(panel + ((k / 4 + part) * NT + t) * 64, bytes + 64 * part, 64);
-      }
+      Kind::template unpack<NT * 64>(w, panel + (k / 4 * NT + t) * 64);
       prefetch(w + kPrefetchBytes);
     }
   }
@@ -187,23 +185,23 @@ inline void block_group(const MatmulQArgs& p, std::int64_t row, std::int64_t til
   const std::int64_t groups = p.k_padded / p.group;
   const std::int64_t parts = p.group / p.a_group;
   F32x16 dots[MR][NT];
-  for (int r = 0; r < MR; ++r) {
-    for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
+  VILA_UNROLL for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
   }
   for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part, panel += p.a_group * 16 * NT) {
     typename Kind::Sum sum[MR][NT];
-    for (int r = 0; r < MR; ++r) {
-      for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
+      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
     }
     block_sums<Kind, MR, NT>(panel, p.a + row * p.k_padded + part * p.a_group, p.k_padded, p.a_group, sum);
-    for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
       const F32x16 a_scale = splat(p.a_scale[(row + r) * groups * parts + part]);
-      for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
     }
   }
-  for (int r = 0; r < MR; ++r) {
+  VILA_UNROLL for (int r = 0; r < MR; ++r) {
     float* y = p.y + (row + r) * p.y_stride;
-    for (int t = 0; t < NT; ++t) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) {
       const std::int64_t first = (tile + t) * 16;
       const int valid = p.n - first < 16 ? static_cast<int>(p.n - first) : 16;
       F32x16 acc = g == 0 ? zero_f32() : valid == 16 ? load(y + first) : load_partial(y + first, valid);
@@ -213,23 +211,45 @@ inline void block_group(const MatmulQArgs& p, std::int64_t row, std::int64_t til
   }
 }
 
-/// All rows of tiles tile..tile+NT through unpacked panels; the group is at most kPanelColumns.
+/// All rows of `blocks` blocks of NT tiles through unpacked panels; the group is at most kPanelColumns. Rows are the outer
+/// loop inside a group of columns: a piece of activations is read once for all blocks while the panels stay near.
 template <class Kind, int NT>
-inline void block_tiles(const MatmulQArgs& p, std::int64_t tile) {
+inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t blocks) {
+  constexpr std::int64_t kBlocks = kPanelTiles / NT;
   const std::int64_t groups = p.k_padded / p.group;
-  alignas(64) std::uint8_t panel[kPanelColumns * 16 * NT];
+  const std::int64_t panel_bytes = p.group * 16 * NT;
+  alignas(64) std::uint8_t panels[kPanelColumns * 16 * kPanelTiles];
+  F32x16 w_scale[kBlocks][NT], offset[kBlocks][NT];
   for (std::int64_t g = 0; g < groups; ++g) {
-    unpack_panel<Kind, NT>(p, tile, g * p.group, p.group, panel);
-    F32x16 w_scale[NT], offset[NT];
-    for (int t = 0; t < NT; ++t) {
-      const std::int64_t at = ((tile + t) * groups + g) * 16;
-      w_scale[t] = load_f16(p.w_scale + at);
-      offset[t] = load_offset<Kind>(p, at, w_scale[t]);
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      unpack_panel<Kind, NT>(p, tile + b * NT, g * p.group, p.group, panels + b * panel_bytes);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) {
+        const std::int64_t at = ((tile + b * NT + t) * groups + g) * 16;
+        w_scale[b][t] = load_f16(p.w_scale + at);
+        offset[b][t] = load_offset<Kind>(p, at, w_scale[b][t]);
+      }
     }
+    const auto rows = [&]<int MR>(std::int64_t row) {
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        block_group<Kind, MR, NT>(p, row, tile + b * NT, g, panels + b * panel_bytes, w_scale[b], offset[b]);
+      }
+    };
     std::int64_t row = 0;
-    for (; row + kBlockRows <= p.m; row += kBlockRows) block_group<Kind, kBlockRows, NT>(p, row, tile, g, panel, w_scale, offset);
-    for (; row < p.m; ++row) block_group<Kind, 1, NT>(p, row, tile, g, panel, w_scale, offset);
+    for (; row + kBlockRows <= p.m; row += kBlockRows) rows.template operator()<kBlockRows>(row);
+    for (; row < p.m; ++row) rows.template operator()<1>(row);
   }
+}
+
+/// Tiles first..last in blocks of NT; gives the first tile that is left.
+template <class Kind, int NT>
+inline std::int64_t block_range(const MatmulQArgs& p, std::int64_t first, std::int64_t last) {
+  while (last - first >= NT) {
+    const std::int64_t fitting = (last - first) / NT;
+    const std::int64_t blocks = fitting < kPanelTiles / NT ? fitting : kPanelTiles / NT;
+    block_tiles<Kind, NT>(p, first, blocks);
+    first += blocks * NT;
+  }
+  return first;
 }
 
 template <class Kind, int NT>
@@ -244,8 +264,8 @@ inline void matmul_q(const MatmulQArgs& p, Range tiles) {
   const bool blocked = p.m >= kBlockRows && p.group <= kPanelColumns;
   std::int64_t tile = tiles.begin;
   if (blocked) {
-    for (; tile + kBlockTiles <= tiles.end; tile += kBlockTiles) block_tiles<Kind, kBlockTiles>(p, tile);
-    for (; tile < tiles.end; ++tile) block_tiles<Kind, 1>(p, tile);
+    tile = block_range<Kind, kBlockTiles>(p, tile, tiles.end);
+    block_range<Kind, 1>(p, tile, tiles.end);
   } else {
     for (; tile + 4 <= tiles.end; tile += 4) few_rows<Kind, 4>(p, tile);
     for (; tile < tiles.end; ++tile) few_rows<Kind, 1>(p, tile);

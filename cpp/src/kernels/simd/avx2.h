@@ -130,6 +130,7 @@ inline W8 high_nibbles(W4 w) {
 inline void store_w8(std::uint8_t* p, W8 w) {
   for (int i = 0; i < 2; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32 * i), w.v[i]);
 }
+inline W8 reload_w8(const std::uint8_t* p) { W8 r; VILA_EACH(_mm256_loadu_si256(as_m256i(p + 32 * i))); }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 using A4 = __m256i;

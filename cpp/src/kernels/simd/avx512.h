@@ -96,6 +96,7 @@ inline W4 load_w4(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline W8 low_nibbles(W4 w) { return {_mm512_and_si512(w.v, _mm512_set1_epi8(15))}; }
 inline W8 high_nibbles(W4 w) { return {_mm512_and_si512(_mm512_srli_epi16(w.v, 4), _mm512_set1_epi8(15))}; }
 inline void store_w8(std::uint8_t* p, W8 w) { _mm512_storeu_si512(p, w.v); }
+inline W8 reload_w8(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 using A4 = __m512i;

@@ -112,6 +112,7 @@ inline W8 high_nibbles(W4 w) { W8 r; VILA_EACH(vreinterpretq_s8_u8(vshrq_n_u8(w.
 inline void store_w8(std::uint8_t* p, W8 w) {
   for (int i = 0; i < 4; ++i) vst1q_u8(p + 16 * i, vreinterpretq_u8_s8(w.v[i]));
 }
+inline W8 reload_w8(const std::uint8_t* p) { W8 r; VILA_EACH(vreinterpretq_s8_u8(vld1q_u8(p + 16 * i))); }
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
 
 // 2^n in two exact steps, so that n may exceed the range of one float's exponent.

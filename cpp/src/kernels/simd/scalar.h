@@ -109,6 +109,7 @@ inline W8 high_nibbles(W4 w) {
 inline void store_w8(std::uint8_t* p, W8 w) {
   for (int i = 0; i < 64; ++i) p[i] = static_cast<std::uint8_t>(w.v[i]);
 }
+inline W8 reload_w8(const std::uint8_t* p) { return load_w8(p); }
 using S4 = I32x16;
 inline S4 zero_s4() { return zero_i32(); }
 inline I32x16 widen(S4 sum) { return sum; }

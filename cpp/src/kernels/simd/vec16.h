@@ -25,7 +25,7 @@
 // Packed weights (see docs/FORMATS.md)
 //   W4  load_w4(const uint8_t*)       64 bytes, 16 rows x 8 columns of nibbles
 //   W8  low_nibbles(W4)  high_nibbles(W4)   columns k..k+3 and k+4..k+7 as 16 rows x 4 unsigned bytes 0..15
-//   store_w8(uint8_t*, W8)            its 64 bytes, to be read back as they are
+//   store_w8(uint8_t*, W8)            its 64 bytes, for reload_w8(const uint8_t*)
 //   prefetch(const void*)
 // From the dot_*.h headers, one per multiply instruction:
 //   A4  load_a4(const int8_t*)        four activations, broadcast to every row
