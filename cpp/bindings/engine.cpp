@@ -110,6 +110,19 @@ void bind_engine(py::module_& m) {
         },
         "Compiled kernel tables, best first, and whether this machine can run each.");
   m.def("chosen_kernels", &chosen_kernels, "The table that new engines use; honours VILA_ISA.");
+  m.def("measure_limits",
+        [](int threads, const std::string& isa) {
+          MachineLimits limits;
+          {
+            const py::gil_scoped_release release;
+            limits = measure_limits(threads, isa);
+          }
+          return py::dict(py::arg("read_bytes_per_second") = limits.read_bytes_per_second,
+                          py::arg("dot_macs_per_second") = limits.dot_macs_per_second,
+                          py::arg("fma_macs_per_second") = limits.fma_macs_per_second,
+                          py::arg("huge_page_bytes") = limits.huge_page_bytes);
+        },
+        py::kw_only(), py::arg("threads") = 0, py::arg("isa") = "", "What the machine can do at best, measured.");
   m.def("default_threads", &default_threads, "Physical cores within the affinity mask and the cgroup quota.");
 }
 

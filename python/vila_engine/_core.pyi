@@ -1,7 +1,7 @@
 """The C++ engine. Everything takes plain numbers, strings and arrays; defaults and file handling live in engine.py."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, TypedDict, final
 
 import numpy as np
 import numpy.typing as npt
@@ -258,6 +258,23 @@ def kernel_names() -> list[tuple[str, bool]]:
 
 def chosen_kernels() -> str:
     """The table that new engines use; honours VILA_ISA. Raises UnsupportedError."""
+
+class _MachineLimits(TypedDict):
+    read_bytes_per_second: float
+    dot_macs_per_second: float
+    fma_macs_per_second: float
+    huge_page_bytes: int
+
+def measure_limits(*, threads: int = 0, isa: str = "") -> _MachineLimits:
+    """What the machine can do at best, measured on the spot.
+
+    Args:
+        threads: 0: physical cores.
+        isa: Kernel table; empty: the chosen one.
+
+    Raises:
+        UnsupportedError: this build or machine has no such table.
+    """
 
 def default_threads() -> int:
     """Physical cores within the affinity mask and the cgroup quota."""

@@ -189,6 +189,15 @@ struct KernelInfo {
 std::vector<KernelInfo> kernel_list();
 /// The table new engines use; honours VILA_ISA. Throws UnsupportedError.
 std::string chosen_kernels();
+/// What the machine can do at best with one instruction set and a number of threads, measured on the spot (about a second).
+struct MachineLimits {
+  double read_bytes_per_second = 0;  ///< sequential reads of 256 MiB on huge pages where the system gives them
+  double dot_macs_per_second = 0;    ///< integer dot products of nibbles and int8, on registers alone
+  double fma_macs_per_second = 0;    ///< f32 fused multiply-adds, on registers alone
+  std::int64_t huge_page_bytes = 0;  ///< of the process while it was measured
+};
+/// threads 0 and an empty isa choose as EngineOptions do. Throws UnsupportedError, InvalidArgument.
+MachineLimits measure_limits(int threads = 0, const std::string& isa = {});
 /// Physical cores within the affinity mask and the cgroup quota, at least 1.
 int default_threads();
 

@@ -1,21 +1,11 @@
-#include <fstream>
 #include <string>
 
 #include "engine/state.h"
+#include "io/huge_buffer.h"
 #include "io/json.h"
 
 namespace vila {
 namespace {
-
-// Bytes of this process that lie on transparent huge pages; 0 where the system does not tell.
-std::int64_t huge_page_bytes() {
-  std::ifstream file("/proc/self/smaps_rollup");
-  for (std::string word; file >> word;) {
-    std::int64_t kib = 0;
-    if (word == "AnonHugePages:" && file >> kib) return kib * 1024;
-  }
-  return 0;
-}
 
 const char* projector_name(ProjectorConfig::Kind kind) {
   switch (kind) {
@@ -62,7 +52,7 @@ std::string Engine::info_json() const {
       .set("file_bytes", s.checkpoint->file_bytes())
       .set("kv_cache", s.options.kv_cache == KvCacheType::f16 ? "f16" : "f32")
       .set("memory", s.options.memory == MemoryMode::fast ? "fast" : "mapped")
-      .set("huge_page_bytes", huge_page_bytes())
+      .set("huge_page_bytes", static_cast<std::int64_t>(huge_page_bytes()))
       .set("isa", s.kernels->name)
       .set("threads", s.pool->size())
       .set("load_seconds", s.load_seconds);

@@ -15,7 +15,6 @@
 namespace vila {
 namespace {
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::int64_t kReadPiece = std::int64_t{8} << 20;
 
 struct OpenFile {
@@ -42,18 +41,18 @@ FileBytes::FileBytes(FileBytes&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
       mapping_(std::exchange(other.mapping_, nullptr)),
-      mapping_size_(std::exchange(other.mapping_size_, 0)) {}
+      copy_(std::move(other.copy_)) {}
 
 FileBytes& FileBytes::operator=(FileBytes&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(mapping_, other.mapping_);
-  std::swap(mapping_size_, other.mapping_size_);
+  std::swap(copy_, other.copy_);
   return *this;
 }
 
 FileBytes::~FileBytes() {
-  if (mapping_ != nullptr) ::munmap(mapping_, mapping_size_);
+  if (mapping_ != nullptr) ::munmap(mapping_, size_);
 }
 
 FileBytes FileBytes::map(const std::filesystem::path& path) {
@@ -63,7 +62,7 @@ FileBytes FileBytes::map(const std::filesystem::path& path) {
   void* mapping = ::mmap(nullptr, file.size, PROT_READ, MAP_SHARED, file.fd, 0);
   if (mapping == MAP_FAILED) throw IoError("[open] cannot map " + path.string() + ": " + std::strerror(errno));
   result.mapping_ = mapping;
-  result.mapping_size_ = result.size_ = file.size;
+  result.size_ = file.size;
   result.data_ = static_cast<const std::byte*>(mapping);
   return result;
 }
@@ -72,21 +71,10 @@ FileBytes FileBytes::read(const std::filesystem::path& path, ThreadPool& pool) {
   const OpenFile file(path);
   FileBytes result;
   if (file.size == 0) return result;
-  const std::size_t padded = (file.size + kHugePage - 1) / kHugePage * kHugePage + kHugePage;
-  void* mapping = ::mmap(nullptr, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapping == MAP_FAILED) {
-    throw CapacityError("[load] no memory for the weights: expected " + std::to_string(padded) + " bytes of address space",
-                        static_cast<std::int64_t>(padded), 0);
-  }
-  result.mapping_ = mapping;
-  result.mapping_size_ = padded;
+  result.copy_ = HugeBuffer(file.size);
   result.size_ = file.size;
-  const auto address = reinterpret_cast<std::uintptr_t>(mapping);
-  auto* data = reinterpret_cast<std::byte*>((address + kHugePage - 1) / kHugePage * kHugePage);
+  std::byte* data = result.copy_.data();
   result.data_ = data;
-#ifdef MADV_HUGEPAGE
-  ::madvise(data, padded - kHugePage, MADV_HUGEPAGE);
-#endif
   const auto size = static_cast<std::int64_t>(file.size);
   pool.parallel_for((size + kReadPiece - 1) / kReadPiece, 1, [&](std::int64_t begin, std::int64_t end) {
     std::int64_t offset = begin * kReadPiece;

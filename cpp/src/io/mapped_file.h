@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <span>
 
+#include "io/huge_buffer.h"
 #include "threading/thread_pool.h"
 
 namespace vila {
@@ -22,8 +23,7 @@ class FileBytes {
 
   /// Maps the file; pages are read when touched and shared between processes. Throws IoError.
   static FileBytes map(const std::filesystem::path& path);
-  /// Reads the file with all threads of `pool` into anonymous memory that asks for transparent huge pages: virtual
-  /// machines read those faster and more evenly than 4 KiB pages. Throws IoError, CapacityError.
+  /// Reads the file with all threads of `pool` into memory on huge pages. Throws IoError, CapacityError.
   static FileBytes read(const std::filesystem::path& path, ThreadPool& pool);
 
   [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
@@ -32,7 +32,7 @@ class FileBytes {
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   void* mapping_ = nullptr;
-  std::size_t mapping_size_ = 0;
+  HugeBuffer copy_;
 };
 
 }  // namespace vila

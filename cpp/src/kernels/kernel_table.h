@@ -139,6 +139,7 @@ struct KernelTable {
   /// multiply-adds of x [16], on registers alone. Both give the number of multiply-accumulates; sink [16] keeps the sums alive.
   std::int64_t (*probe_dot)(std::int64_t steps, const std::uint8_t* w, const std::int8_t* a, float* sink);
   std::int64_t (*probe_fma)(std::int64_t steps, const float* x, float* sink);
+  float (*probe_read)(const float* x, std::int64_t n);                                       ///< reads n floats, n % 64 == 0
 };
 
 }  // namespace vila::kernels

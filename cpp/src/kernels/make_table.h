@@ -20,7 +20,7 @@ namespace vila::kernels::VILA_ISA_NS {
 
 constexpr KernelTable make_table(Isa isa, const char* name) {
   return {isa,   name,    quantize_s8, matmul_w4, matmul_w8, matmul_f32, matmul_f16, rms_norm,   layer_norm,
-          rope,  kv_append, attention, silu_mul,  unary,     add_rows,   scale_add,  f16_to_f32, f32_to_f16, probe_dot, probe_fma};
+          rope,  kv_append, attention, silu_mul,  unary,     add_rows,   scale_add,  f16_to_f32, f32_to_f16, probe_dot, probe_fma, probe_read};
 }
 
 }  // namespace vila::kernels::VILA_ISA_NS

@@ -11,8 +11,11 @@ namespace vila::kernels::VILA_ISA_NS {
 // The sums of a register block live in registers only if the loops over them are unrolled before anything else.
 #define VILA_UNROLL _Pragma("GCC unroll 16")
 
-inline constexpr std::int64_t kPanelColumns = 128;  // columns unpacked at once; every group of int4 fits
-inline constexpr std::int64_t kPanelTiles = 8;      // 8 x 128 columns x 16 rows = 16 KiB: half of the first-level cache
+// Unpacked at once: 8 tiles x 16 rows x 512 columns = 64 KiB, a part of the second-level cache, so that sums travel through
+// y once in 512 columns. A group of 32 columns has 16 scales in a panel.
+inline constexpr std::int64_t kPanelTiles = 8;
+inline constexpr std::int64_t kPanelColumns = 512;
+inline constexpr std::int64_t kPanelGroups = 16;
 inline constexpr std::int64_t kPrefetchBytes = 1536;
 
 /// What a weight kind contributes: how 4 or 8 columns are loaded, and the integer sum of one group of activations.
@@ -77,6 +80,9 @@ inline void store_tile(float* y, const float* bias, std::int64_t n, std::int64_t
     store_partial(y + first, bias != nullptr ? add(acc, load_partial(bias + first, valid)) : acc, valid);
   }
 }
+
+/// The first `valid` of 16 columns, the rest 0.
+inline F32x16 load_columns(const float* y, int valid) { return valid >= 16 ? load(y) : load_partial(y, valid > 0 ? valid : 0); }
 
 template <class Kind>
 constexpr std::int64_t tile_stride(std::int64_t k_padded) {
@@ -178,61 +184,89 @@ inline void unpack_panel(const MatmulQArgs& p, std::int64_t tile, std::int64_t f
   }
 }
 
-/// One group of columns for rows row..row+MR; the float sums so far stand in y.
+/// The scaled dots of one group of columns for rows row..row+MR.
 template <class Kind, int MR, int NT>
-inline void block_group(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, std::int64_t g,
-                        const std::uint8_t* panel, const F32x16 (&w_scale)[NT], const F32x16 (&offset)[NT]) {
-  const std::int64_t groups = p.k_padded / p.group;
+inline void block_dots(const MatmulQArgs& p, std::int64_t row, std::int64_t g, const std::uint8_t* panel,
+                       F32x16 (&dots)[MR][NT]) {
   const std::int64_t parts = p.group / p.a_group;
-  F32x16 dots[MR][NT];
+  const std::int64_t row_parts = p.k_padded / p.a_group;
   VILA_UNROLL for (int r = 0; r < MR; ++r) {
     VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
   }
   for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part, panel += p.a_group * 16 * NT) {
     typename Kind::Sum sum[MR][NT];
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * row_parts + part]);
     }
     block_sums<Kind, MR, NT>(panel, p.a + row * p.k_padded + part * p.a_group, p.k_padded, p.a_group, sum);
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      const F32x16 a_scale = splat(p.a_scale[(row + r) * groups * parts + part]);
+      const F32x16 a_scale = splat(p.a_scale[(row + r) * row_parts + part]);
       VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
-    }
-  }
-  VILA_UNROLL for (int r = 0; r < MR; ++r) {
-    float* y = p.y + (row + r) * p.y_stride;
-    VILA_UNROLL for (int t = 0; t < NT; ++t) {
-      const std::int64_t first = (tile + t) * 16;
-      const int valid = p.n - first < 16 ? static_cast<int>(p.n - first) : 16;
-      F32x16 acc = g == 0 ? zero_f32() : valid == 16 ? load(y + first) : load_partial(y + first, valid);
-      acc = finish_group<Kind>(acc, dots[r][t], w_scale[t], offset[t], weighted_at<Kind>(p, row + r, groups, g));
-      store_tile(y, g + 1 == groups ? p.bias : nullptr, p.n, tile + t, acc);
     }
   }
 }
 
+/// Some groups of columns of NT tiles, ready for all rows.
+template <int NT>
+struct Panel {
+  F32x16 w_scale[kPanelGroups][NT], offset[kPanelGroups][NT];
+  alignas(64) std::uint8_t bytes[kPanelColumns * 16 * NT];
+};
+
+/// Groups first..last of rows row..row+MR; the float sums of earlier panels stand in y.
+template <class Kind, int MR, int NT>
+inline void block_panel(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, Range groups, const Panel<NT>& panel) {
+  const std::int64_t all = p.k_padded / p.group;
+  const std::int64_t first = tile * 16;
+  const int valid = p.n - first < 16 * NT ? static_cast<int>(p.n - first) : 16 * NT;
+  float* y = p.y + row * p.y_stride + first;
+  F32x16 acc[MR][NT];
+  VILA_UNROLL for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) {
+      acc[r][t] = groups.begin == 0 ? zero_f32() : load_columns(y + r * p.y_stride + 16 * t, valid - 16 * t);
+    }
+  }
+  for (std::int64_t g = groups.begin; g < groups.end; ++g) {
+    const std::int64_t at = g - groups.begin;
+    F32x16 dots[MR][NT];
+    block_dots<Kind, MR, NT>(p, row, g, panel.bytes + at * p.group * 16 * NT, dots);
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
+      VILA_UNROLL for (int t = 0; t < NT; ++t) {
+        acc[r][t] = finish_group<Kind>(acc[r][t], dots[r][t], panel.w_scale[at][t], panel.offset[at][t],
+                                       weighted_at<Kind>(p, row + r, all, g));
+      }
+    }
+  }
+  const float* bias = groups.end == all ? p.bias : nullptr;
+  VILA_UNROLL for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) store_tile(p.y + (row + r) * p.y_stride, bias, p.n, tile + t, acc[r][t]);
+  }
+}
+
 /// All rows of `blocks` blocks of NT tiles through unpacked panels; the group is at most kPanelColumns. Rows are the outer
-/// loop inside a group of columns: a piece of activations is read once for all blocks while the panels stay near.
+/// loop inside a panel: a piece of activations is read once for all blocks while the panels stay near.
 template <class Kind, int NT>
 inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t blocks) {
   constexpr std::int64_t kBlocks = kPanelTiles / NT;
-  const std::int64_t groups = p.k_padded / p.group;
-  const std::int64_t panel_bytes = p.group * 16 * NT;
-  alignas(64) std::uint8_t panels[kPanelColumns * 16 * kPanelTiles];
-  F32x16 w_scale[kBlocks][NT], offset[kBlocks][NT];
-  for (std::int64_t g = 0; g < groups; ++g) {
+  const std::int64_t all = p.k_padded / p.group;
+  const std::int64_t fitting = kPanelColumns / p.group;
+  const std::int64_t step = fitting < kPanelGroups ? fitting : kPanelGroups;
+  Panel<NT> panels[kBlocks];
+  for (Range groups{0, 0}; groups.begin < all; groups.begin = groups.end) {
+    groups.end = groups.begin + step < all ? groups.begin + step : all;
     for (std::int64_t b = 0; b < blocks; ++b) {
-      unpack_panel<Kind, NT>(p, tile + b * NT, g * p.group, p.group, panels + b * panel_bytes);
-      VILA_UNROLL for (int t = 0; t < NT; ++t) {
-        const std::int64_t at = ((tile + b * NT + t) * groups + g) * 16;
-        w_scale[b][t] = load_f16(p.w_scale + at);
-        offset[b][t] = load_offset<Kind>(p, at, w_scale[b][t]);
+      unpack_panel<Kind, NT>(p, tile + b * NT, groups.begin * p.group, (groups.end - groups.begin) * p.group, panels[b].bytes);
+      for (std::int64_t g = groups.begin; g < groups.end; ++g) {
+        VILA_UNROLL for (int t = 0; t < NT; ++t) {
+          const std::int64_t at = ((tile + b * NT + t) * all + g) * 16;
+          const F32x16 w_scale = load_f16(p.w_scale + at);
+          panels[b].w_scale[g - groups.begin][t] = w_scale;
+          panels[b].offset[g - groups.begin][t] = load_offset<Kind>(p, at, w_scale);
+        }
       }
     }
     const auto rows = [&]<int MR>(std::int64_t row) {
-      for (std::int64_t b = 0; b < blocks; ++b) {
-        block_group<Kind, MR, NT>(p, row, tile + b * NT, g, panels + b * panel_bytes, w_scale[b], offset[b]);
-      }
+      for (std::int64_t b = 0; b < blocks; ++b) block_panel<Kind, MR, NT>(p, row, tile + b * NT, groups, panels[b]);
     };
     std::int64_t row = 0;
     for (; row + kBlockRows <= p.m; row += kBlockRows) rows.template operator()<kBlockRows>(row);

@@ -35,4 +35,18 @@ inline std::int64_t probe_fma(std::int64_t steps, const float* x, float* sink) {
   return steps * kProbeSums * 16;
 }
 
+/// The largest of n floats, n a multiple of 64: four streams of loads and nothing else that takes time.
+inline float probe_read(const float* x, std::int64_t n) {
+  F32x16 largest[4];
+  VILA_UNROLL for (int i = 0; i < 4; ++i) largest[i] = zero_f32();
+  for (std::int64_t at = 0; at < n; at += 64) {
+    prefetch(x + at + 1024);
+    prefetch(x + at + 1040);
+    prefetch(x + at + 1056);
+    prefetch(x + at + 1072);
+    VILA_UNROLL for (int i = 0; i < 4; ++i) largest[i] = max(largest[i], load(x + at + 16 * i));
+  }
+  return reduce_max(max(max(largest[0], largest[1]), max(largest[2], largest[3])));
+}
+
 }  // namespace vila::kernels::VILA_ISA_NS

@@ -65,7 +65,7 @@ INSTANTIATE_TEST_SUITE_P(
         Attack{"overlap", R"({"x": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}, "y": {"dtype": "U8", "shape": [4], "data_offsets": [2, 6]}})", 6, "overlap"},
         Attack{"trailing", R"({"x": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}})", 40, "expected data of 4 bytes"},
         Attack{"dtype", R"({"x": {"dtype": "F99", "shape": [4], "data_offsets": [0, 4]}})", 4, "F99"},
-        Attack{"misaligned", R"({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "y": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]}})", 5, "aligned"},
+        Attack{"misaligned", R"({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "y": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]}})", 5, "a multiple of its element size"},
         Attack{"not_an_object", "[1, 2]", 0, "expected an object"},
         Attack{"not_json", "{\"x\": ", 0, "valid JSON"}),
     [](const auto& test) { return test.param.name; });
