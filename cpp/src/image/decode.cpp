@@ -27,8 +27,8 @@ namespace {
 
 void check_size(std::int64_t width, std::int64_t height, std::int64_t max_pixels) {
   if (width < 1 || height < 1 || width > INT32_MAX / 3 || height > INT32_MAX || height > max_pixels / width) {
-    throw InvalidArgument("[image] expected at most " + std::to_string(max_pixels) + " pixels, got " + std::to_string(width) +
-                          " x " + std::to_string(height));
+    throw InvalidArgument("[image] expected at most " + std::to_string(max_pixels) + " pixels, got " +
+                          std::to_string(width) + " x " + std::to_string(height));
   }
 }
 
@@ -68,7 +68,8 @@ Image decode_ppm(std::string_view text, std::int64_t max_pixels) {
   if (text.empty()) broken("PPM", "no pixels");
   text.remove_prefix(1);
   const auto bytes = static_cast<std::size_t>(3 * width * height);
-  if (text.size() < bytes) broken("PPM", "expected " + std::to_string(bytes) + " bytes of pixels, got " + std::to_string(text.size()));
+  if (text.size() < bytes)
+    broken("PPM", "expected " + std::to_string(bytes) + " bytes of pixels, got " + std::to_string(text.size()));
   Image image = new_image(width, height);
   std::memcpy(image.rgb.data(), text.data(), bytes);
   return image;
@@ -83,7 +84,7 @@ struct PngSource {
 
 // libpng leaves by longjmp, which must not cross a destructor: this function owns nothing but what the caller holds.
 bool read_png(PngSource& source, png_structp png, png_infop info, std::int64_t max_pixels, Image& image,
-              std::vector<png_bytep>& rows, std::string& too_large) {
+              std::vector<png_bytep>& rows, std::vector<std::uint8_t>& wide, std::string& too_large) {
   if (setjmp(png_jmpbuf(png)) != 0) return false;  // NOLINT(cert-err52-cpp): libpng's way of reporting errors
   png_set_read_fn(png, &source, [](png_structp p, png_bytep out, png_size_t count) {
     auto* from = static_cast<PngSource*>(png_get_io_ptr(p));
@@ -98,20 +99,30 @@ bool read_png(PngSource& source, png_structp png, png_infop info, std::int64_t m
     too_large = std::to_string(width) + " x " + std::to_string(height);
     return false;
   }
-  // 8-bit RGB as Pillow's convert("RGB"): palettes and grey are expanded, 16 bits keep their high byte, alpha is dropped.
+  // 8-bit RGB as Pillow's convert("RGB"): palettes and grey are expanded, 16 bits keep their high byte, alpha is
+  // dropped. Only grey of 16 bits without alpha is clipped to 255 instead, because Pillow keeps it whole until the
+  // conversion.
   const int colour = png_get_color_type(png, info);
   if (colour == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
   if (colour == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) < 8) png_set_expand_gray_1_2_4_to_8(png);
-  if (png_get_bit_depth(png, info) == 16) png_set_strip_16(png);
-  if (colour == PNG_COLOR_TYPE_GRAY || colour == PNG_COLOR_TYPE_GRAY_ALPHA) png_set_gray_to_rgb(png);
+  const bool clip = colour == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
+  if (png_get_bit_depth(png, info) == 16 && !clip) png_set_strip_16(png);
+  if (!clip && (colour == PNG_COLOR_TYPE_GRAY || colour == PNG_COLOR_TYPE_GRAY_ALPHA)) png_set_gray_to_rgb(png);
   png_set_strip_alpha(png);
   png_set_interlace_handling(png);
   png_read_update_info(png, info);
   image = new_image(width, height);
-  if (png_get_rowbytes(png, info) != static_cast<png_size_t>(3 * width)) png_error(png, "unexpected row size");
+  const auto row_bytes = static_cast<std::size_t>((clip ? 2 : 3) * width);
+  if (png_get_rowbytes(png, info) != row_bytes) png_error(png, "unexpected row size");
+  if (clip) wide.resize(row_bytes * static_cast<std::size_t>(height));
   rows.resize(static_cast<std::size_t>(height));
-  for (std::size_t y = 0; y < rows.size(); ++y) rows[y] = image.rgb.data() + y * static_cast<std::size_t>(3 * width);
+  std::uint8_t* target = clip ? wide.data() : image.rgb.data();
+  for (std::size_t y = 0; y < rows.size(); ++y) rows[y] = target + y * row_bytes;
   png_read_image(png, rows.data());
+  for (std::size_t i = 0; i < wide.size() / 2; ++i) {  // big-endian
+    const std::uint8_t grey = wide[2 * i] != 0 ? 255 : wide[2 * i + 1];
+    std::fill_n(image.rgb.data() + 3 * i, 3, grey);
+  }
   png_read_end(png, nullptr);
   return true;
 }
@@ -128,8 +139,9 @@ Image decode_png(std::span<const std::byte> bytes, std::int64_t max_pixels) {
   png_infop info = png != nullptr ? png_create_info_struct(png) : nullptr;
   Image image;
   std::vector<png_bytep> rows;
+  std::vector<std::uint8_t> wide;
   std::string too_large;
-  const bool ok = info != nullptr && read_png(source, png, info, max_pixels, image, rows, too_large);
+  const bool ok = info != nullptr && read_png(source, png, info, max_pixels, image, rows, wide, too_large);
   png_destroy_read_struct(&png, &info, nullptr);
   if (!too_large.empty()) {
     throw InvalidArgument("[image] expected at most " + std::to_string(max_pixels) + " pixels, got " + too_large);
@@ -154,8 +166,8 @@ struct JpegErrors {
   char message[JMSG_LENGTH_MAX];
 };
 
-bool read_jpeg(jpeg_decompress_struct& jpeg, JpegErrors& errors, std::span<const std::byte> bytes, std::int64_t max_pixels,
-               Image& image, std::vector<std::uint8_t>& line, std::string& too_large) {
+bool read_jpeg(jpeg_decompress_struct& jpeg, JpegErrors& errors, std::span<const std::byte> bytes,
+               std::int64_t max_pixels, Image& image, std::vector<std::uint8_t>& line, std::string& too_large) {
   if (setjmp(errors.escape) != 0) return false;  // NOLINT(cert-err52-cpp): libjpeg's way of reporting errors
   jpeg_create_decompress(&jpeg);
   jpeg_mem_src(&jpeg, reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<unsigned long>(bytes.size()));
@@ -172,7 +184,8 @@ bool read_jpeg(jpeg_decompress_struct& jpeg, JpegErrors& errors, std::span<const
   image = new_image(width, height);
   line.resize(static_cast<std::size_t>(width) * 4);
   while (jpeg.output_scanline < jpeg.output_height) {
-    std::uint8_t* row = image.rgb.data() + static_cast<std::size_t>(jpeg.output_scanline) * static_cast<std::size_t>(3 * width);
+    std::uint8_t* row =
+        image.rgb.data() + static_cast<std::size_t>(jpeg.output_scanline) * static_cast<std::size_t>(3 * width);
     JSAMPROW target = cmyk ? line.data() : row;
     jpeg_read_scanlines(&jpeg, &target, 1);
     if (!cmyk) continue;
@@ -229,7 +242,8 @@ Image decode_image(std::span<const std::byte> bytes, std::int64_t max_pixels) {
   if (text.starts_with("P6")) return decode_ppm(text, max_pixels);
   if (text.starts_with("\x89PNG\r\n\x1a\n")) return decode_png(bytes, max_pixels);
   if (text.starts_with("\xff\xd8\xff")) return decode_jpeg(bytes, max_pixels);
-  throw InvalidArgument("[image] expected PPM (P6), PNG or JPEG, got " + std::to_string(bytes.size()) + " bytes of something else");
+  throw InvalidArgument("[image] expected PPM (P6), PNG or JPEG, got " + std::to_string(bytes.size()) +
+                        " bytes of something else");
 }
 
 }  // namespace vila
