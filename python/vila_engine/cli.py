@@ -341,17 +341,20 @@ def _print_info(info: dict[str, Any]) -> None:
 def _add_parity(commands: Any) -> None:
     parser = _command(
         commands, "parity", _parity, "compare the engine with recorded outputs of the PyTorch reference",
-        "parity tests/golden\nparity tests/golden --isa all --threads 1 2 5\nparity tests/golden --weights int8 int4",
+        "parity tests/golden --brief\n"
+        "parity tests/golden --isa all --threads 1 2 5\n"
+        "parity tests/golden --weights int8 int4",
     )  # fmt: skip
     parser.add_argument("goldens", nargs="+", help="golden folders, or folders of golden folders")
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["f32"], help="formats to convert to")
     parser.add_argument("--isa", nargs="+", default=[], help='kernel tables; "all": each usable one')
     parser.add_argument("--threads", nargs="+", type=int, default=[], help="thread counts")
+    parser.add_argument("--brief", action="store_true", help="the worst value of each folder instead of every case")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _parity(args: argparse.Namespace) -> int:
-    from vila_engine.parity import CaseReport, find_goldens, run_parity, table
+    from vila_engine.parity import CaseReport, find_goldens, run_parity, table, worst
 
     def tell(report: CaseReport) -> None:
         print(
@@ -372,7 +375,7 @@ def _parity(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": not broken, "cases": [report.as_dict() for report in reports]}))
     else:
-        print(table(reports))
+        print(table(worst(reports) if args.brief else reports))
         print(f"{len(reports)} cases, {len(broken)} with a broken bound (marked !); = is exact equality")
     return EXIT_FAILED if broken else 0
 

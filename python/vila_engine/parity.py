@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -277,6 +278,23 @@ def table(reports: Sequence[CaseReport]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def worst(reports: Sequence[CaseReport]) -> list[CaseReport]:
+    """One report per variant and configuration, with the largest value of every measure over its cases."""
+    groups: dict[tuple[str, str, str, int], list[CaseReport]] = {}
+    for line in reports:
+        groups.setdefault((line.variant, line.weights, line.isa, line.threads), []).append(line)
+    merged = []
+    for (variant, weights, isa, threads), lines in groups.items():
+        largest: dict[str, Measure] = {}
+        for measure in (measure for line in lines for measure in line.measures):
+            known = largest.get(measure.name)
+            # A value that is no number is worse than all others.
+            if known is None or math.isnan(measure.value) or measure.value > known.value:
+                largest[measure.name] = measure
+        merged.append(CaseReport(variant, f"{len(lines)} cases", weights, isa, threads, list(largest.values())))
+    return merged
 
 
 def _cell(measure: Measure | None) -> str:

@@ -13,7 +13,7 @@ import pytest
 from support import GOLDEN, VARIANTS, case_names
 from vila_engine import CheckpointError, InvalidArgument, _core
 from vila_engine.cli import main
-from vila_engine.parity import CaseReport, Measure, find_goldens, kl_divergence, run_parity, table
+from vila_engine.parity import CaseReport, Measure, find_goldens, kl_divergence, run_parity, table, worst
 
 USABLE = [name for name, usable in _core.kernel_names() if usable]
 
@@ -125,6 +125,21 @@ def test_the_table() -> None:
     assert lines[0].split() == ["variant", "case", "weights", "isa", "threads", "ids", "logits", "KL", "greedy"]
     assert lines[1].split() == ["model", "case", "f32", "avx2", "2", "=", "3.0e-05", "1.0e-10", "2", "wrong", "!"]
     assert lines[2].split() == ["model", "case", "f32", "avx2", "2", "=", "3.0e-05", "-", "-"]
+
+
+def test_the_worst_values_of_a_folder() -> None:
+    nan = float("nan")
+    values = {"a": [0.0, 3.0, 1.0], "b": [1.0, nan, 2.0], "c": [nan, 0.0, 0.0]}
+    reports = [
+        CaseReport("model", f"case {i}", "f32", "avx2", 2, [Measure(name, values[name][i], 2) for name in values])
+        for i in range(3)
+    ]
+    other = dataclasses.replace(reports[0], weights="int4", measures=[Measure("a", 7.0, None)])
+    first, second = worst([*reports, other])
+    assert (first.case, first.weights, first.ok) == ("3 cases", "f32", False)
+    assert [measure.name for measure in first.measures if measure.ok] == []
+    assert first.measures[0].value == 3.0
+    assert (second.case, second.weights, second.ok, second.measures[0].value) == ("1 cases", "int4", True, 7.0)
 
 
 def test_kl_divergence_by_hand() -> None:
