@@ -1,4 +1,4 @@
-"""The command line: convert, describe, chat, inspect, parity."""
+"""The command line: one `_add_` function and one runner per command; packages with commands of their own add them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from vila_engine import _core
+from vila_engine.demo.commands import add_commands as add_demo
+from vila_engine.evaluate.commands import add_commands as add_evaluation
+from vila_engine.train.commands import add_commands as add_train
 
 CONV_MODES = ("vicuna_v1", "vicuna_v1_nosys", "llama_3", "llama_3_fix", "hermes-2", "plain")
 WEIGHTS = ("f32", "f16", "int8", "int4")
@@ -51,9 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vila-engine {_core.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_convert, _add_describe, _add_chat, _add_inspect, _add_parity):
+    for add in (_add_convert, _add_describe, _add_chat, _add_inspect, _add_parity, add_demo, add_train):
         add(commands)
+    add_evaluation(commands, _open_torch)
     return parser
+
+
+def _open_torch(folder: Path) -> Any:
+    from vila_engine.train.reference import TorchModel
+
+    return TorchModel(folder)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
