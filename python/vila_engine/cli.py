@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vila_engine import _core
+from vila_engine.bench.commands import add_commands as add_bench
 from vila_engine.demo.commands import add_commands as add_demo
 from vila_engine.evaluate.commands import add_commands as add_evaluation
 from vila_engine.train.commands import add_commands as add_train
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vila-engine {_core.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_convert, _add_describe, _add_chat, _add_inspect, _add_parity, add_demo, add_train):
+    for add in (_add_convert, _add_describe, _add_chat, _add_inspect, _add_parity, add_bench, add_demo, add_train):
         add(commands)
     add_evaluation(commands, _open_torch)
     return parser
