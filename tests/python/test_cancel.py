@@ -181,7 +181,8 @@ try:
     for piece in stream:
         pass
     print("not interrupted", flush=True)
-except KeyboardInterrupt:
+except KeyboardInterrupt:  # raised inside the call, which closes the stream, or between two calls
+    stream.close()
     result = stream.result()
     print(result.finish_reason, result.usage.completion_tokens, flush=True)
 print(chat.send("And?", max_new_tokens=3, ignore_eos=True).usage.completion_tokens, flush=True)
