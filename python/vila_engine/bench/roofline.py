@@ -102,9 +102,10 @@ def _draw_roofs(axis: Any, limits: dict[str, Any], span: tuple[float, float]) ->
         peak = limits[name]
         ridge = peak / bandwidth
         axis.plot([ridge, span[1]], [peak / GIGA] * 2, color=color, linewidth=1.8, zorder=2)
+        above = peak >= max(limits["dot_macs_per_second"], limits["fma_macs_per_second"])
         axis.annotate(
-            f"{label}: {peak / GIGA:.0f}", (span[1], peak / GIGA), xytext=(-4, 4), textcoords="offset points",
-            ha="right", va="bottom", color=color, fontsize="small",
+            f"{label}: {peak / GIGA:.0f}", (span[1], peak / GIGA), xytext=(-4, 4 if above else -4),
+            textcoords="offset points", ha="right", va="bottom" if above else "top", color=color, fontsize="small",
         )  # fmt: skip
     top = max(limits["dot_macs_per_second"], limits["fma_macs_per_second"]) / bandwidth
     axis.plot([span[0], top], [span[0] * bandwidth / GIGA, top * bandwidth / GIGA], color=INK, linewidth=1.8, zorder=2)
