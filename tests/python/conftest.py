@@ -41,6 +41,13 @@ def shared_model(folder: Path) -> Iterator[vila_engine.Model]:
         yield model
 
 
+@pytest.fixture(scope="session")
+def lone_model(folder: Path) -> Iterator[vila_engine.Model]:
+    """The same with one thread: for many small answers, which threads would only wait for each other in."""
+    with vila_engine.load(folder, kv_cache="f32", threads=1) as model:
+        yield model
+
+
 @pytest.fixture
 def model(shared_model: vila_engine.Model) -> vila_engine.Model:
     """vila3b in f32 with an f32 cache, and nothing remembered from other tests."""

@@ -90,7 +90,7 @@ def test_a_prompt_in_chunks_is_the_prompt_in_one(
 
 @quick
 @given(data=st.data())
-def test_prefix_reuse_is_a_fresh_run(model: vila_engine.Model, data: st.DataObject) -> None:
+def test_prefix_reuse_is_a_fresh_run(lone_model: vila_engine.Model, data: st.DataObject) -> None:
     """Any walk through prompts on one session gives what fresh sessions give, logits of the answer included."""
     pictures = data.draw(st.lists(PICTURE, min_size=2, max_size=2))
     parts = data.draw(
@@ -104,10 +104,10 @@ def test_prefix_reuse_is_a_fresh_run(model: vila_engine.Model, data: st.DataObje
         count = query.count("<image>")
         images = [pictures[data.draw(st.integers(0, 1))] for _ in range(count)]
         options: dict[str, Any] = {"images": images, "max_new_tokens": data.draw(st.integers(1, 5)), "ignore_eos": True}
-        reused = list(model.stream(query, **options))
-        kept, model._idle = model._idle, None
-        fresh = list(model.stream(query, **options))
-        model._idle = kept
+        reused = list(lone_model.stream(query, **options))
+        kept, lone_model._idle = lone_model._idle, None
+        fresh = list(lone_model.stream(query, **options))
+        lone_model._idle = kept
         assert reused == fresh
 
 

@@ -26,9 +26,14 @@ def reference() -> NumpyLlama:
     return NumpyLlama("vila3b")
 
 
+@pytest.fixture
+def model(lone_model: vila_engine.Model) -> vila_engine.Model:
+    return lone_model
+
+
 @pytest.fixture(scope="module")
-def prompt(shared_model: vila_engine.Model) -> list[int]:
-    return shared_model.prompt_ids(QUESTION, **SHORT)
+def prompt(lone_model: vila_engine.Model) -> list[int]:
+    return lone_model.prompt_ids(QUESTION, **SHORT)
 
 
 def test_the_reference_is_the_model(model: vila_engine.Model, reference: NumpyLlama, prompt: list[int]) -> None:
