@@ -189,11 +189,16 @@ print(chat.send("And?", max_new_tokens=3, ignore_eos=True).usage.completion_toke
 """
 
 
+def hear_interrupts() -> None:
+    """In the child: a process that was started in the background would otherwise ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("where", ["prompt", "decode"])
 def test_control_c_is_a_keyboard_interrupt(where: str, folder: Path) -> None:
     words = 400 if where == "prompt" else 1
     command = [sys.executable, "-c", SCRIPT, str(folder), "word ", str(words), where]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
         time.sleep(0.05)
@@ -220,6 +225,7 @@ def test_control_c_ends_the_command(where: str, folder: Path, tmp_path: Path) ->
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            preexec_fn=hear_interrupts,
         ) as process,
     ):
         assert process.stdout is not None
