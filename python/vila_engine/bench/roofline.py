@@ -94,6 +94,8 @@ def _span(report: dict[str, Any]) -> tuple[float, float]:
 
 
 def _draw_roofs(axis: Any, limits: dict[str, Any], span: tuple[float, float]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter  # type: ignore[import-not-found,unused-ignore]
+
     bandwidth = limits["read_bytes_per_second"]
     for name, label, color in (
         ("dot_macs_per_second", "int8 dot product", INTEGER),
@@ -109,14 +111,18 @@ def _draw_roofs(axis: Any, limits: dict[str, Any], span: tuple[float, float]) ->
         )  # fmt: skip
     top = max(limits["dot_macs_per_second"], limits["fma_macs_per_second"]) / bandwidth
     axis.plot([span[0], top], [span[0] * bandwidth / GIGA, top * bandwidth / GIGA], color=INK, linewidth=1.8, zorder=2)
-    middle = (span[0] * top) ** 0.5
+    beside = 0.8 * min(limits["dot_macs_per_second"], limits["fma_macs_per_second"]) / bandwidth
     axis.annotate(
-        f"memory: {bandwidth / GIGA:.1f} GB/s", (middle, middle * bandwidth / GIGA), xytext=(-6, 6),
-        textcoords="offset points", ha="right", va="bottom", color=INK, fontsize="small",
+        f"memory: {bandwidth / GIGA:.1f} GB/s", (beside, beside * bandwidth / GIGA), xytext=(6, -2),
+        textcoords="offset points", ha="left", va="top", color=INK, fontsize="small",
     )  # fmt: skip
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlim(*span)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    for numbers in (axis.xaxis, axis.yaxis):
+        numbers.set_major_formatter("{x:g}")
     axis.grid(color=GRID, linewidth=0.6, which="major")
     axis.tick_params(colors=INK)
 
