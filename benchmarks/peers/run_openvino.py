@@ -144,7 +144,7 @@ class _Graph:
         if repeats == 1:
             return grown
         many = ops.broadcast(
-            ops.unsqueeze(grown, ops.constant([2])), ops.constant([1, 1, repeats, 1, 1]), "BIDIRECTIONAL"
+            ops.unsqueeze(grown, ops.constant([2])), ops.constant([1, 1, repeats, 1, 1]), broadcast_spec="BIDIRECTIONAL"
         )
         return ops.reshape(many, ops.constant([0, c["n_heads"], -1, c["head_dim"]]), special_zero=True)
 
