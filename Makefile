@@ -35,7 +35,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-cpp test-python demo fmt lint bench ci clean
+.PHONY: help setup build test test-cpp test-python test-arm demo fmt lint bench ci clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -81,6 +81,18 @@ test-cpp: build
 test-python: $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	$(BIN)/python -m pytest
+
+# Tests of a kernel table run on a CPU model for it, all others on one that has everything; the scalar table needs no
+# comparison with itself. Then every golden in every weight format: equal bits here and there.
+ARM_CTEST = ctest --preset aarch64-qemu --parallel $(JOBS)
+test-arm: $(VENV)/dev.stamp  ## cross-build for ARM 64, run the C++ tests and the goldens under qemu
+	tools/system_packages.sh arm
+	$(MAKE) --no-print-directory build PRESET=aarch64-qemu
+	$(MAKE) --no-print-directory build PRESET=dev
+	QEMU_CPU=max $(ARM_CTEST) -E '/neon$$|/neon_dotprod$$|EqualsTheScalarTable.*/scalar$$'
+	QEMU_CPU=cortex-a76 $(ARM_CTEST) -R '/neon_dotprod$$|Dispatch'
+	QEMU_CPU=cortex-a72 $(ARM_CTEST) -R '/neon$$|Dispatch'
+	$(BIN)/python tests/arm/parity.py build/dev build/aarch64-qemu
 
 demo: $(VENV)/package.stamp  ## install the package into .venv and describe a picture
 	tools/demo.sh $(BIN)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what only the distribution has is there: system_packages.sh venv PYTHON | GROUP...
-# Groups: compiler, tests, bench, tidy. Installs with apt-get where it may (root, or sudo without a password);
+# Groups: compiler, tests, arm, bench, tidy. Installs with apt-get where it may (root, or sudo without a password);
 # otherwise says the one command that does it and stops.
 set -euo pipefail
 
@@ -29,9 +29,14 @@ while [ $# -gt 0 ]; do
     venv) check_python "$2"; shift ;;
     compiler) need g++ compiles concepts ;;
     tests) need libgtest-dev compiles gtest/gtest.h; need libpng-dev compiles png.h; need libjpeg-dev compiles cstdio jpeglib.h ;;
+    arm)
+      need g++-aarch64-linux-gnu command -v aarch64-linux-gnu-g++
+      need qemu-user command -v qemu-aarch64
+      need libgtest-dev test -f /usr/src/googletest/CMakeLists.txt
+      ;;
     bench) need libbenchmark-dev compiles benchmark/benchmark.h ;;
     tidy) need clang-tidy command -v clang-tidy ;;
-    *) echo "unknown group: expected venv, compiler, tests, bench or tidy, got $1" >&2; exit 2 ;;
+    *) echo "unknown group: expected venv, compiler, tests, arm, bench or tidy, got $1" >&2; exit 2 ;;
   esac
   shift
 done

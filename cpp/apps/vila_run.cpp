@@ -1,7 +1,4 @@
-// Asks a converted model about pictures from the shell, without Python. With --digest it prints hashes of every number
-// on the way instead, so that two machines or instruction sets can be compared bit for bit.
-#include <cstdint>
-#include <cstring>
+// Asks a converted model about pictures from the shell, without Python.
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -15,7 +12,7 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: vila-run MODEL --query TEXT [--image FILE]... [--max-new-tokens N] [--isa NAME] [--threads N]\n"
-    "                [--kv-cache f16|f32] [--ignore-eos] [--digest]\n"
+    "                [--kv-cache f16|f32] [--ignore-eos]\n"
     "  \"<image>\" in TEXT stands for the next picture (PPM; PNG and JPEG where this build has them).\n"
     "  example: vila-run vila1.5-3b-int4 --query '<image>\\nWhat is this?' --image cat.png\n";
 
@@ -24,7 +21,6 @@ struct Arguments {
   std::vector<std::string> images;
   vila::EngineOptions engine;
   vila::SamplingParams sampling;
-  bool digest = false;
 };
 
 struct UsageError : std::runtime_error {
@@ -64,7 +60,6 @@ Arguments parse(const std::vector<std::string>& words) {
     else if (word == "--threads") arguments.engine.threads = whole_number(value());
     else if (word == "--kv-cache") arguments.engine.kv_cache = value() == "f32" ? vila::KvCacheType::f32 : vila::KvCacheType::f16;
     else if (word == "--ignore-eos") arguments.sampling.ignore_eos = true;
-    else if (word == "--digest") arguments.digest = true;
     else if (word.starts_with("--")) throw UsageError("unknown option " + word);
     else if (arguments.model.empty()) arguments.model = word;
     else throw UsageError("expected one MODEL, got also " + word);
@@ -78,28 +73,6 @@ vila::Image read_image(const std::string& path) {
   if (!file) throw vila::IoError("[open] cannot open " + path);
   const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
   return vila::decode_image(std::as_bytes(std::span(bytes)));
-}
-
-// FNV-1a over the bytes of an array.
-template <class T>
-std::uint64_t digest(const std::vector<T>& values) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
-  for (std::size_t i = 0; i < values.size() * sizeof(T); ++i) hash = (hash ^ bytes[i]) * 0x100000001b3ULL;
-  return hash;
-}
-
-void print_digest(const vila::Engine& engine, const vila::Prompt& prompt, const vila::SamplingParams& sampling) {
-  std::cout << std::hex;
-  for (const vila::ImageView& image : prompt.images) {
-    std::cout << "pixels " << digest(engine.preprocess(image).data) << " features "
-              << digest(engine.vision_features(image).data) << " rows " << digest(engine.encode_image(image).data) << "\n";
-  }
-  std::cout << "logits " << digest(engine.logits(prompt).data) << "\n" << std::dec << "ids";
-  vila::Session session = engine.new_session();
-  vila::Generation generation = session.start(prompt, sampling);
-  while (const auto token = generation.next()) std::cout << " " << token->id;
-  std::cout << "\n";
 }
 
 void answer(const vila::Engine& engine, const vila::Prompt& prompt, const vila::SamplingParams& sampling) {
@@ -120,7 +93,7 @@ int main(int argc, char** argv) {
     for (const std::string& path : arguments.images) images.push_back(read_image(path));
     for (const vila::Image& image : images) prompt.images.push_back(image.view());
     const vila::Engine engine = vila::Engine::load(arguments.model, arguments.engine);
-    (arguments.digest ? print_digest : answer)(engine, prompt, arguments.sampling);
+    answer(engine, prompt, arguments.sampling);
     return 0;
   } catch (const UsageError& error) {
     std::cerr << "error: " << error.what() << "\n" << kUsage;

@@ -107,10 +107,11 @@ TEST(Dispatch, AgreesWithTheFlagsThatTheKernelReports) {
 }
 #endif
 
-// default_kernels() remembers its choice for the process, so each case is a process of its own.
+// default_kernels() remembers its choice for the process, so each case is a process of its own. It is a plain fork: no
+// thread runs here, and an emulated program cannot be executed anew.
 class DispatchDeathTest : public testing::Test {
  protected:
-  void SetUp() override { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
+  void SetUp() override { testing::FLAGS_gtest_death_test_style = "fast"; }
 
   // Exit code 0: the choice has this name; 1: another one; 2: UnsupportedError, whose message is printed.
   static void choose(const char* forced, const std::string& expected) {
