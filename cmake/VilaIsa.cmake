@@ -1,15 +1,19 @@
 # The one table: instruction set -> compiler flags, best first. Each becomes an object library of its own, so that no
 # instruction outside the baseline can leak into code that runs before dispatch.
 set(VILA_ISA_X86 avx512vnni avx512 avxvnni avx2 scalar)
-set(VILA_ISA_ARM neon_dotprod neon scalar)
+set(VILA_ISA_ARM neon_i8mm neon_dotprod neon scalar)
 
 set(VILA_ISA_FLAGS_scalar "")
 set(VILA_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(VILA_ISA_FLAGS_avxvnni -mavx2 -mfma -mf16c -mavxvnni)
 set(VILA_ISA_FLAGS_avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
 set(VILA_ISA_FLAGS_avx512vnni ${VILA_ISA_FLAGS_avx512} -mavx512vnni)
-set(VILA_ISA_FLAGS_neon "")
-set(VILA_ISA_FLAGS_neon_dotprod -march=armv8.2-a+dotprod)
+# GCC would move all loads of an unrolled loop to its beginning and then spill: no scheduling before registers are given.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(VILA_ISA_FLAGS_neon -fno-schedule-insns)
+endif()
+set(VILA_ISA_FLAGS_neon_dotprod ${VILA_ISA_FLAGS_neon} -march=armv8.2-a+dotprod)
+set(VILA_ISA_FLAGS_neon_i8mm ${VILA_ISA_FLAGS_neon} -march=armv8.2-a+dotprod+i8mm)
 
 # Makes vila_kernels_<isa> for every instruction set of this architecture, and kernels/isa_list.inc for the dispatcher.
 function(vila_isa_kernels)

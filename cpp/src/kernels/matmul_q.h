@@ -10,6 +10,7 @@ namespace vila::kernels::VILA_ISA_NS {
 
 // The sums of a register block live in registers only if the loops over them are unrolled before anything else.
 #define VILA_UNROLL _Pragma("GCC unroll 16")
+#define VILA_INLINE [[gnu::always_inline]] inline
 
 // Unpacked at once: 8 tiles x 16 rows x 512 columns = 64 KiB, a part of the second-level cache, so that sums travel through
 // y once in 512 columns. A group of 32 columns has 16 scales in a panel.
@@ -47,7 +48,7 @@ struct Int8 {
 
 /// acc plus what a weight group gives: its scale times the scaled dots, and for int4 its offset times the weighted sum.
 template <class Kind>
-inline F32x16 finish_group(F32x16 acc, F32x16 dots, F32x16 w_scale, F32x16 offset, const float* a_weighted) {
+VILA_INLINE F32x16 finish_group(F32x16 acc, F32x16 dots, F32x16 w_scale, F32x16 offset, const float* a_weighted) {
   acc = fma(dots, w_scale, acc);
   if constexpr (Kind::kColumnsPerLoad == 8) acc = fma(offset, splat(*a_weighted), acc);
   return acc;
@@ -60,7 +61,7 @@ inline const float* weighted_at(const MatmulQArgs& p, std::int64_t row, std::int
 }
 
 template <class Kind>
-inline F32x16 load_offset(const MatmulQArgs& p, std::int64_t at, F32x16 w_scale) {
+VILA_INLINE F32x16 load_offset(const MatmulQArgs& p, std::int64_t at, F32x16 w_scale) {
   if constexpr (Kind::kColumnsPerLoad == 4) {
     return zero_f32();
   } else {
@@ -91,7 +92,7 @@ constexpr std::int64_t tile_stride(std::int64_t k_padded) {
 
 /// One load of NT tiles straight from memory onto the sums of MR rows.
 template <class Kind, int MR, int NT>
-inline void stream_load(const std::uint8_t* w, std::int64_t stride, const std::int8_t* a, std::int64_t a_stride,
+VILA_INLINE void stream_load(const std::uint8_t* w, std::int64_t stride, const std::int8_t* a, std::int64_t a_stride,
                         typename Kind::Sum (&sum)[MR][NT]) {
   VILA_UNROLL for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
   if constexpr (Kind::kColumnsPerLoad == 8) {
@@ -157,7 +158,7 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
 
 /// The sums of `columns` unpacked columns for MR rows and NT tiles, on top of what `sum` holds.
 template <class Kind, int MR, int NT>
-inline void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int64_t a_stride, std::int64_t columns,
+VILA_INLINE void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int64_t a_stride, std::int64_t columns,
                        typename Kind::Sum (&sum)[MR][NT]) {
   for (std::int64_t k = 0; k < columns; k += 4, panel += 64 * NT, a += 4) {
     W8 w[NT];
@@ -293,8 +294,19 @@ inline void few_rows(const MatmulQArgs& p, std::int64_t tile) {
   if (row < p.m) stream_tiles<Kind, 1, NT>(p, row, tile);
 }
 
+}  // namespace vila::kernels::VILA_ISA_NS
+
+#ifdef VILA_OWN_BLOCKS
+#include VILA_OWN_BLOCKS
+#endif
+
+namespace vila::kernels::VILA_ISA_NS {
+
 template <class Kind>
 inline void matmul_q(const MatmulQArgs& p, Range tiles) {
+#ifdef VILA_OWN_BLOCKS
+  if (p.a_group == kActivationGroup && p.group <= kOwnColumns) return own_matmul_q<Kind>(p, tiles);
+#endif
   const bool blocked = p.m >= kBlockRows && p.group <= kPanelColumns;
   std::int64_t tile = tiles.begin;
   if (blocked) {

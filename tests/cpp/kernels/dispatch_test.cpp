@@ -29,7 +29,7 @@ TEST(Dispatch, ListsTheTablesBestFirst) {
 #if defined(__x86_64__)
   EXPECT_EQ(names(), (std::vector<std::string>{"avx512vnni", "avx512", "avxvnni", "avx2", "scalar"}));
 #elif defined(__aarch64__)
-  EXPECT_EQ(names(), (std::vector<std::string>{"neon_dotprod", "neon", "scalar"}));
+  EXPECT_EQ(names(), (std::vector<std::string>{"neon_i8mm", "neon_dotprod", "neon", "scalar"}));
 #else
   EXPECT_EQ(names(), (std::vector<std::string>{"scalar"}));
 #endif
@@ -80,6 +80,9 @@ TEST(Dispatch, AnIsaNeedsItsOwnFlagOnly) {
   pi.neon = true;
   EXPECT_TRUE(can_run(Isa::neon, pi));
   EXPECT_FALSE(can_run(Isa::neon_dotprod, pi));
+  pi.neon_dotprod = true;  // the fifth
+  EXPECT_TRUE(can_run(Isa::neon_dotprod, pi));
+  EXPECT_FALSE(can_run(Isa::neon_i8mm, pi));
 }
 
 #if defined(__linux__) && defined(__x86_64__)

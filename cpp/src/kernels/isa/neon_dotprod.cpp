@@ -1,5 +1,6 @@
 // The kernels compiled for AArch64 with dotprod.
 #define VILA_ISA_NS neon_dotprod
+#define VILA_OWN_BLOCKS "kernels/simd/block_sdot.h"
 #include "kernels/simd/neon.h"
 #include "kernels/simd/dot_sdot.h"
 #include "kernels/make_table.h"

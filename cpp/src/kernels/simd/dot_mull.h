@@ -18,7 +18,7 @@ inline I32x16 widen(S4 sum) { return sum; }
 
 inline constexpr std::int32_t kW8Bias = 0;
 inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
-  for (int i = 0; i < 4; ++i) {
+  VILA_FOUR {
     const int16x8_t low = vmull_s8(vget_low_s8(w.v[i]), a);    // rows 0 and 1, four columns each
     const int16x8_t high = vmull_s8(vget_high_s8(w.v[i]), a);  // rows 2 and 3
     acc.v[i] = vpadalq_s16(acc.v[i], vpaddq_s16(low, high));

@@ -1,4 +1,5 @@
-// The integer dot product on ARM with the dotprod extension: sdot sums four signed products per lane.
+// The integer dot product on ARM with the dotprod extension: sdot sums four signed products per lane. By-lane forms take
+// one of four activation quads from a register, so that sixteen activations are one load.
 #pragma once
 
 namespace vila::kernels::VILA_ISA_NS {
@@ -17,10 +18,21 @@ inline I32x16 widen(S4 sum) { return sum; }
 
 inline constexpr std::int32_t kW8Bias = 0;
 inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
-  for (int i = 0; i < 4; ++i) acc.v[i] = vdotq_s32(acc.v[i], w.v[i], a);
+  VILA_FOUR acc.v[i] = vdotq_s32(acc.v[i], w.v[i], a);
   return acc;
 }
 // 0..15 is a signed byte too.
 inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return dot4_s(acc, w, a); }
+
+/// Sixteen activations of one row.
+using A16 = int8x16_t;
+inline A16 load_a16(const std::int8_t* p) { return vld1q_s8(p); }
+
+/// acc + sum over 4 columns of w times the activations 4 * kQuad..4 * kQuad + 3.
+template <int kQuad>
+[[gnu::always_inline]] inline I32x16 dot4_lane(I32x16 acc, W8 w, A16 a) {
+  VILA_FOUR acc.v[i] = vdotq_laneq_s32(acc.v[i], w.v[i], a, kQuad);
+  return acc;
+}
 
 }  // namespace vila::kernels::VILA_ISA_NS

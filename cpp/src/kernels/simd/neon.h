@@ -23,17 +23,19 @@ struct W8 {
   int8x16_t v[4];
 };
 
-#define VILA_EACH(expression)               \
-  for (int i = 0; i < 4; ++i) {             \
-    r.v[i] = (expression);                  \
-  }                                         \
+// Unrolled before anything else, or the compiler keeps vectors in memory.
+#define VILA_FOUR _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i)
+#define VILA_EACH(expression)   \
+  VILA_FOUR {                   \
+    r.v[i] = (expression);      \
+  }                             \
   return r
 
 inline F32x16 splat(float x) { F32x16 r; VILA_EACH(vdupq_n_f32(x)); }
 inline F32x16 zero_f32() { return splat(0.0F); }
 inline F32x16 load(const float* p) { F32x16 r; VILA_EACH(vld1q_f32(p + 4 * i)); }
 inline void store(float* p, F32x16 a) {
-  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
+  VILA_FOUR vst1q_f32(p + 4 * i, a.v[i]);
 }
 inline F32x16 load_partial(const float* p, int n) {
   alignas(16) float lanes[16] = {};
@@ -50,7 +52,7 @@ inline F32x16 load_f16(const std::uint16_t* p) {
   VILA_EACH(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))));
 }
 inline void store_f16(std::uint16_t* p, F32x16 a) {
-  for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
+  VILA_FOUR vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
 inline F32x16 add(F32x16 a, F32x16 b) { F32x16 r; VILA_EACH(vaddq_f32(a.v[i], b.v[i])); }
 inline F32x16 sub(F32x16 a, F32x16 b) { F32x16 r; VILA_EACH(vsubq_f32(a.v[i], b.v[i])); }
@@ -110,7 +112,7 @@ inline W8 load_w8(const std::uint8_t* p) { W8 r; VILA_EACH(vreinterpretq_s8_u8(v
 inline W8 low_nibbles(W4 w) { W8 r; VILA_EACH(vreinterpretq_s8_u8(vandq_u8(w.v[i], vdupq_n_u8(15)))); }
 inline W8 high_nibbles(W4 w) { W8 r; VILA_EACH(vreinterpretq_s8_u8(vshrq_n_u8(w.v[i], 4))); }
 inline void store_w8(std::uint8_t* p, W8 w) {
-  for (int i = 0; i < 4; ++i) vst1q_u8(p + 16 * i, vreinterpretq_u8_s8(w.v[i]));
+  VILA_FOUR vst1q_u8(p + 16 * i, vreinterpretq_u8_s8(w.v[i]));
 }
 inline W8 reload_w8(const std::uint8_t* p) { W8 r; VILA_EACH(vreinterpretq_s8_u8(vld1q_u8(p + 16 * i))); }
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
@@ -118,7 +120,7 @@ inline void prefetch(const void* p) { __builtin_prefetch(p); }
 // 2^n in two exact steps, so that n may exceed the range of one float's exponent.
 inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
   F32x16 r;
-  for (int i = 0; i < 4; ++i) {
+  VILA_FOUR {
     const int32x4_t half = vshrq_n_s32(n.v[i], 1);
     const int32x4_t rest = vsubq_s32(n.v[i], half);
     const auto power = [](int32x4_t e) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(e, vdupq_n_s32(127)), 23)); };
@@ -129,7 +131,5 @@ inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
 
 inline constexpr int kBlockRows = 4;   // 16 accumulators of 32 registers
 inline constexpr int kBlockTiles = 1;
-
-#undef VILA_EACH
 
 }  // namespace vila::kernels::VILA_ISA_NS
