@@ -1,5 +1,5 @@
-// Runs one integer product a number of times and nothing else, so that the instructions of the difference between two runs
-// can be counted under an emulator (arm_instructions.py): arm_instructions TABLE w4|w8 REPETITIONS M N K
+// Runs one integer product a number of times and nothing else, so that the instructions of the difference between two
+// runs can be counted under an emulator (arm_instructions.py): arm_instructions TABLE w4|w8 REPETITIONS M N K
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

@@ -1,9 +1,9 @@
 #include "handwritten_w4.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include <cstring>
+
+#include <immintrin.h>
 #endif
 
 namespace vila::bench {
@@ -24,7 +24,8 @@ std::int32_t quad(const std::int8_t* a) {
 }
 
 // Four tiles side by side; sums of 32 columns in 32-bit lanes, scaled, then the group's scale and zero point.
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma"))) void avx512vnni(const MatmulQArgs& p, Range tiles) {
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma"))) void avx512vnni(const MatmulQArgs& p,
+                                                                                                  Range tiles) {
   const std::int64_t groups = p.k_padded / kGroup;
   const std::int64_t stride = p.k_padded * 8;
   const __m512i low = _mm512_set1_epi8(15);

@@ -1,14 +1,14 @@
-// Rates of the kernels on one thread, per instruction set: bytes of weights per second for one row, multiply-accumulates
-// per second for many. "handwritten" rows are what the shared source is compared with.
-#include <benchmark/benchmark.h>
-#include <sys/mman.h>
-
+// Rates of the kernels on one thread, per instruction set: bytes of weights per second for one row,
+// multiply-accumulates per second for many. "handwritten" rows are what the shared source is compared with.
 #include <cstdint>
 #include <cstdlib>
-#include <iostream>
 #include <cstring>
+#include <iostream>
 #include <string>
 #include <vector>
+
+#include <benchmark/benchmark.h>
+#include <sys/mman.h>
 
 #include "handwritten_w4.h"
 #include "kernels/dispatch.h"
@@ -40,7 +40,8 @@ class Pages {
     ::madvise(data_, static_cast<std::size_t>(round_up(bytes, kHuge)), MADV_HUGEPAGE);
 #endif
     std::uint32_t state = 1;
-    for (std::int64_t i = 0; i < bytes; ++i) data_[i] = static_cast<std::uint8_t>((state = state * 1664525U + 1013904223U) >> 24);
+    for (std::int64_t i = 0; i < bytes; ++i)
+      data_[i] = static_cast<std::uint8_t>((state = state * 1664525U + 1013904223U) >> 24);
   }
   ~Pages() { ::munmap(memory_, bytes_); }
   Pages(const Pages&) = delete;
@@ -89,7 +90,8 @@ struct QuantisedProduct {
   MatmulQArgs args{};
 };
 
-void run_quantised(benchmark::State& state, Product product, bool int4, std::int64_t m, std::int64_t n, std::int64_t k) {
+void run_quantised(benchmark::State& state, Product product, bool int4, std::int64_t m, std::int64_t n,
+                   std::int64_t k) {
   const QuantisedProduct operands(int4, m, n, k);
   for (auto _ : state) {
     product(operands.args, Range{0, n / kTileRows});
@@ -110,13 +112,14 @@ void run_float(benchmark::State& state, const KernelTable& table, bool half) {
   std::memset(weights.data(), 0x30, static_cast<std::size_t>(kPrefillN * kPrefillK * (half ? 2 : 4)));
   const std::vector<float> a(static_cast<std::size_t>(kRows * kPrefillK), 0.5F);
   std::vector<float> y(static_cast<std::size_t>(kRows * kPrefillN));
-  const MatmulFArgs args{a.data(), kPrefillK, weights.data(), nullptr, y.data(), kRows, kPrefillN, kPrefillK, kPrefillN};
+  const MatmulFArgs args{a.data(), kPrefillK, weights.data(), nullptr,  y.data(),
+                         kRows,    kPrefillN, kPrefillK,      kPrefillN};
   for (auto _ : state) {
     (half ? table.matmul_f16 : table.matmul_f32)(args, Range{0, kPrefillN / kTileRows});
     benchmark::ClobberMemory();
   }
-  state.counters["mac/s"] =
-      benchmark::Counter(static_cast<double>(kRows * kPrefillN * kPrefillK), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["mac/s"] = benchmark::Counter(static_cast<double>(kRows * kPrefillN * kPrefillK),
+                                               benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // The limits that the rates of this instruction set are to be compared with.
@@ -128,18 +131,20 @@ void run_probe(benchmark::State& state, const KernelTable& table, bool dot) {
   std::vector<float> sink(16);
   std::int64_t macs = 0;
   for (auto _ : state) {
-    macs = dot ? table.probe_dot(kSteps, w.data(), a.data(), sink.data()) : table.probe_fma(kSteps, x.data(), sink.data());
+    macs =
+        dot ? table.probe_dot(kSteps, w.data(), a.data(), sink.data()) : table.probe_fma(kSteps, x.data(), sink.data());
     benchmark::ClobberMemory();
   }
-  state.counters["mac/s"] = benchmark::Counter(static_cast<double>(macs), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["mac/s"] =
+      benchmark::Counter(static_cast<double>(macs), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void add_table(const KernelTable& table) {
   const std::string isa = table.name;
   for (const bool dot : {true, false}) {
-    benchmark::RegisterBenchmark((std::string(dot ? "limit/dot/" : "limit/fma/") + isa).c_str(), [&table, dot](benchmark::State& state) {
-      run_probe(state, table, dot);
-    })->Unit(benchmark::kMillisecond);
+    benchmark::RegisterBenchmark((std::string(dot ? "limit/dot/" : "limit/fma/") + isa).c_str(),
+                                 [&table, dot](benchmark::State& state) { run_probe(state, table, dot); })
+        ->Unit(benchmark::kMillisecond);
   }
   const auto quantised = [](const std::string& name, Product product, bool int4, std::int64_t m) {
     const bool decode = m < 4;
@@ -153,9 +158,9 @@ void add_table(const KernelTable& table) {
   quantised("w4/m256/" + isa, table.matmul_w4, true, 256);
   quantised("w8/m256/" + isa, table.matmul_w8, false, 256);
   for (const bool half : {false, true}) {
-    benchmark::RegisterBenchmark((std::string(half ? "f16" : "f32") + "/m256/" + isa).c_str(), [&table, half](benchmark::State& state) {
-      run_float(state, table, half);
-    })->Unit(benchmark::kMillisecond);
+    benchmark::RegisterBenchmark((std::string(half ? "f16" : "f32") + "/m256/" + isa).c_str(),
+                                 [&table, half](benchmark::State& state) { run_float(state, table, half); })
+        ->Unit(benchmark::kMillisecond);
   }
 }
 
@@ -183,7 +188,8 @@ bool handwritten_agrees() {
 int main(int argc, char** argv) {
   if (!vila::bench::handwritten_agrees()) return 1;
   for (const vila::kernels::KernelTable* table : vila::kernels::compiled_kernels()) {
-    if (vila::kernels::supported_here(*table) && std::string_view(table->name) != "scalar") vila::bench::add_table(*table);
+    if (vila::kernels::supported_here(*table) && std::string_view(table->name) != "scalar")
+      vila::bench::add_table(*table);
   }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;

@@ -1,5 +1,6 @@
-// Prints hashes of every number on the way from pictures to tokens, for a script of models and cases, so that two machines
-// or instruction sets can be compared bit for bit by comparing text. It needs neither Python nor an image library.
+// Prints hashes of every number on the way from pictures to tokens, for a script of models and cases, so that two
+// machines or instruction sets can be compared bit for bit by comparing text. It needs neither Python nor an image
+// library.
 //
 // The script has one instruction a line; "\n" and "\\" in texts stand for a newline and a backslash:
 //   model FOLDER CONV_MODE f16|f32       loads a model; the last word is the type of the KV cache
@@ -66,10 +67,11 @@ void run(const vila::Engine& engine, const Case& c, int tokens) {
   for (const vila::Image& image : c.images) prompt.images.push_back(image.view());
   for (const vila::ImageView& image : prompt.images) {
     std::cout << c.name << " pixels " << digest(engine.preprocess(image).data) << " features "
-              << digest(engine.vision_features(image).data) << " rows " << digest(engine.encode_image(image).data) << "\n";
+              << digest(engine.vision_features(image).data) << " rows " << digest(engine.encode_image(image).data)
+              << "\n";
   }
-  std::cout << c.name << " prompt " << digest(engine.prompt_ids(prompt)) << " logits " << digest(engine.logits(prompt).data)
-            << "\n";
+  std::cout << c.name << " prompt " << digest(engine.prompt_ids(prompt)) << " logits "
+            << digest(engine.logits(prompt).data) << "\n";
   vila::Session session = engine.new_session();
   vila::SamplingParams sampling;
   sampling.max_new_tokens = tokens;

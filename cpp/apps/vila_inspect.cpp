@@ -17,8 +17,8 @@ int main(int argc, char** argv) {
     }
     const std::string chosen = vila::chosen_kernels();
     for (const vila::KernelInfo& kernel : vila::kernel_list()) {
-      std::cout << kernel.name << (kernel.usable ? " usable" : " not usable here") << (kernel.name == chosen ? " chosen" : "")
-                << "\n";
+      std::cout << kernel.name << (kernel.usable ? " usable" : " not usable here")
+                << (kernel.name == chosen ? " chosen" : "") << "\n";
     }
     std::cout << "threads " << vila::default_threads() << "\n";
     return 0;

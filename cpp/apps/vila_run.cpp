@@ -29,7 +29,8 @@ struct UsageError : std::runtime_error {
 
 // A backslash-n typed in a shell means a newline.
 std::string unescape(std::string text) {
-  for (std::size_t at = text.find("\\n"); at != std::string::npos; at = text.find("\\n", at + 1)) text.replace(at, 2, 1, '\n');
+  for (std::size_t at = text.find("\\n"); at != std::string::npos; at = text.find("\\n", at + 1))
+    text.replace(at, 2, 1, '\n');
   return text;
 }
 
@@ -53,16 +54,26 @@ Arguments parse(const std::vector<std::string>& words) {
       if (i + 1 == words.size()) throw UsageError(word + ": expected a value, got none");
       return words[++i];
     };
-    if (word == "--query") arguments.query = unescape(value());
-    else if (word == "--image") arguments.images.push_back(value());
-    else if (word == "--max-new-tokens") arguments.sampling.max_new_tokens = whole_number(value());
-    else if (word == "--isa") arguments.engine.isa = value();
-    else if (word == "--threads") arguments.engine.threads = whole_number(value());
-    else if (word == "--kv-cache") arguments.engine.kv_cache = value() == "f32" ? vila::KvCacheType::f32 : vila::KvCacheType::f16;
-    else if (word == "--ignore-eos") arguments.sampling.ignore_eos = true;
-    else if (word.starts_with("--")) throw UsageError("unknown option " + word);
-    else if (arguments.model.empty()) arguments.model = word;
-    else throw UsageError("expected one MODEL, got also " + word);
+    if (word == "--query")
+      arguments.query = unescape(value());
+    else if (word == "--image")
+      arguments.images.push_back(value());
+    else if (word == "--max-new-tokens")
+      arguments.sampling.max_new_tokens = whole_number(value());
+    else if (word == "--isa")
+      arguments.engine.isa = value();
+    else if (word == "--threads")
+      arguments.engine.threads = whole_number(value());
+    else if (word == "--kv-cache")
+      arguments.engine.kv_cache = value() == "f32" ? vila::KvCacheType::f32 : vila::KvCacheType::f16;
+    else if (word == "--ignore-eos")
+      arguments.sampling.ignore_eos = true;
+    else if (word.starts_with("--"))
+      throw UsageError("unknown option " + word);
+    else if (arguments.model.empty())
+      arguments.model = word;
+    else
+      throw UsageError("expected one MODEL, got also " + word);
   }
   if (arguments.model.empty() || arguments.query.empty()) throw UsageError("expected MODEL and --query");
   return arguments;

@@ -1,13 +1,13 @@
 // Between numpy arrays and the engine's views; no logic.
 #pragma once
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "vila/engine.h"
 
@@ -19,8 +19,8 @@ namespace py = pybind11;
 using Picture = py::array_t<std::uint8_t, py::array::c_style>;
 
 inline ImageView view_of(const Picture& array) {
-  if (array.ndim() != 3 || array.shape(2) != 3 || array.shape(0) < 1 || array.shape(1) < 1 || array.shape(0) > INT32_MAX ||
-      array.shape(1) > INT32_MAX) {
+  if (array.ndim() != 3 || array.shape(2) != 3 || array.shape(0) < 1 || array.shape(1) < 1 ||
+      array.shape(0) > INT32_MAX || array.shape(1) > INT32_MAX) {
     throw InvalidArgument("[picture] expected a uint8 array [height, width, 3], got " +
                           py::str(array.attr("shape")).cast<std::string>());
   }

@@ -65,20 +65,22 @@ void bind_engine(py::module_& m) {
       .def("preprocess", &of_image<&Engine::preprocess>, py::arg("image"))
       .def("vision_features", &of_image<&Engine::vision_features>, py::arg("image"))
       .def("encode_image", &of_image<&Engine::encode_image>, py::arg("image"))
-      .def("logits",
-           [](const Engine& self, const Messages& messages, const std::vector<Picture>& images,
-              const std::vector<std::vector<Picture>>& videos, std::optional<std::string> system, bool reference_compat) {
-             const Prompt prompt = make_prompt(messages, images, videos, std::move(system), reference_compat);
-             FloatArray result;
-             {
-               const py::gil_scoped_release release;
-               result = self.logits(prompt);
-             }
-             return to_numpy(std::move(result));
-           },
-           py::arg("messages"), py::kw_only(), py::arg("images") = std::vector<Picture>{},
-           py::arg("videos") = std::vector<std::vector<Picture>>{}, py::arg("system") = py::none(),
-           py::arg("reference_compat") = false)
+      .def(
+          "logits",
+          [](const Engine& self, const Messages& messages, const std::vector<Picture>& images,
+             const std::vector<std::vector<Picture>>& videos, std::optional<std::string> system,
+             bool reference_compat) {
+            const Prompt prompt = make_prompt(messages, images, videos, std::move(system), reference_compat);
+            FloatArray result;
+            {
+              const py::gil_scoped_release release;
+              result = self.logits(prompt);
+            }
+            return to_numpy(std::move(result));
+          },
+          py::arg("messages"), py::kw_only(), py::arg("images") = std::vector<Picture>{},
+          py::arg("videos") = std::vector<std::vector<Picture>>{}, py::arg("system") = py::none(),
+          py::arg("reference_compat") = false)
       .def_property_readonly("tokenizer", &Engine::tokenizer, py::return_value_policy::reference_internal)
       .def_property_readonly("info", &Engine::info_json);
   std::apply(
@@ -102,27 +104,29 @@ void bind_engine(py::module_& m) {
 
   m.def("tag_media", &tag_media, py::arg("text"), py::arg("n_images"), py::arg("n_videos"),
         "Puts marks in front of a message for untagged media.");
-  m.def("kernel_names",
-        [] {
-          std::vector<std::pair<std::string, bool>> names;
-          for (const KernelInfo& info : kernel_list()) names.emplace_back(info.name, info.usable);
-          return names;
-        },
-        "Compiled kernel tables, best first, and whether this machine can run each.");
+  m.def(
+      "kernel_names",
+      [] {
+        std::vector<std::pair<std::string, bool>> names;
+        for (const KernelInfo& info : kernel_list()) names.emplace_back(info.name, info.usable);
+        return names;
+      },
+      "Compiled kernel tables, best first, and whether this machine can run each.");
   m.def("chosen_kernels", &chosen_kernels, "The table that new engines use; honours VILA_ISA.");
-  m.def("measure_limits",
-        [](int threads, const std::string& isa) {
-          MachineLimits limits;
-          {
-            const py::gil_scoped_release release;
-            limits = measure_limits(threads, isa);
-          }
-          return py::dict(py::arg("read_bytes_per_second") = limits.read_bytes_per_second,
-                          py::arg("dot_macs_per_second") = limits.dot_macs_per_second,
-                          py::arg("fma_macs_per_second") = limits.fma_macs_per_second,
-                          py::arg("huge_page_bytes") = limits.huge_page_bytes);
-        },
-        py::kw_only(), py::arg("threads") = 0, py::arg("isa") = "", "What the machine can do at best, measured.");
+  m.def(
+      "measure_limits",
+      [](int threads, const std::string& isa) {
+        MachineLimits limits;
+        {
+          const py::gil_scoped_release release;
+          limits = measure_limits(threads, isa);
+        }
+        return py::dict(py::arg("read_bytes_per_second") = limits.read_bytes_per_second,
+                        py::arg("dot_macs_per_second") = limits.dot_macs_per_second,
+                        py::arg("fma_macs_per_second") = limits.fma_macs_per_second,
+                        py::arg("huge_page_bytes") = limits.huge_page_bytes);
+      },
+      py::kw_only(), py::arg("threads") = 0, py::arg("isa") = "", "What the machine can do at best, measured.");
   m.def("default_threads", &default_threads, "Physical cores within the affinity mask and the cgroup quota.");
 }
 

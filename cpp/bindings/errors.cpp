@@ -1,7 +1,7 @@
 // The C++ errors as Python exceptions.
-#include <pybind11/pybind11.h>
-
 #include <string_view>
+
+#include <pybind11/pybind11.h>
 
 #include "vila/error.h"
 
@@ -10,7 +10,8 @@ namespace {
 
 namespace py = pybind11;
 
-// Exception classes live as long as the module; plain handles, because no destructor may run after the interpreter ends.
+// Exception classes live as long as the module; plain handles, because no destructor may run after the interpreter
+// ends.
 struct Classes {
   py::handle error, invalid_argument, io, checkpoint, unsupported, capacity, internal;
 } classes;
@@ -26,12 +27,18 @@ py::handle make(py::module_& m, const char* name, const py::tuple& bases, const 
 
 py::handle class_of(ErrorCode code) {
   switch (code) {
-    case ErrorCode::invalid_argument: return classes.invalid_argument;
-    case ErrorCode::io: return classes.io;
-    case ErrorCode::checkpoint: return classes.checkpoint;
-    case ErrorCode::unsupported: return classes.unsupported;
-    case ErrorCode::capacity: return classes.capacity;
-    case ErrorCode::internal: return classes.internal;
+    case ErrorCode::invalid_argument:
+      return classes.invalid_argument;
+    case ErrorCode::io:
+      return classes.io;
+    case ErrorCode::checkpoint:
+      return classes.checkpoint;
+    case ErrorCode::unsupported:
+      return classes.unsupported;
+    case ErrorCode::capacity:
+      return classes.capacity;
+    case ErrorCode::internal:
+      return classes.internal;
   }
   return classes.error;
 }
@@ -53,8 +60,10 @@ void bind_errors(py::module_& m) {
   classes.invalid_argument = make(m, "InvalidArgument", py::make_tuple(error, builtins.attr("ValueError")),
                                   "The caller passed something that cannot be right.");
   classes.io = make(m, "IoError", py::make_tuple(error, builtins.attr("OSError")), "A file is missing or unreadable.");
-  classes.checkpoint = make(m, "CheckpointError", py::make_tuple(error), "A file is readable but its contents are wrong.");
-  classes.unsupported = make(m, "UnsupportedError", py::make_tuple(error), "Valid, but not in this build or on this machine.");
+  classes.checkpoint =
+      make(m, "CheckpointError", py::make_tuple(error), "A file is readable but its contents are wrong.");
+  classes.unsupported =
+      make(m, "UnsupportedError", py::make_tuple(error), "Valid, but not in this build or on this machine.");
   classes.capacity = make(m, "CapacityError", py::make_tuple(error),
                           "The context window or the memory is exhausted; carries needed and available.");
   classes.internal = make(m, "InternalError", py::make_tuple(error), "A bug of the engine; please report it.");

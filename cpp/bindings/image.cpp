@@ -1,9 +1,8 @@
 // The engine's own resize for Python: tests compare it with Pillow, tools prepare pictures with it.
-#include "image/resize.h"
-
 #include <algorithm>
 
 #include "convert.h"
+#include "image/resize.h"
 
 namespace vila::bindings {
 namespace {

@@ -25,10 +25,16 @@ py::dict to_parts(const PackedMatrix& packed) {
   py::dict parts;
   const py::array_t<std::uint8_t> bytes = array_of(packed.values, {static_cast<py::ssize_t>(packed.values.size())});
   switch (packed.format.kind) {
-    case WeightKind::f32p16: parts["weight"] = bytes.attr("view")("float32").attr("reshape")(tiles, packed.k, kTileRows); break;
-    case WeightKind::f16p16: parts["weight"] = bytes.attr("view")("float16").attr("reshape")(tiles, packed.k, kTileRows); break;
+    case WeightKind::f32p16:
+      parts["weight"] = bytes.attr("view")("float32").attr("reshape")(tiles, packed.k, kTileRows);
+      break;
+    case WeightKind::f16p16:
+      parts["weight"] = bytes.attr("view")("float16").attr("reshape")(tiles, packed.k, kTileRows);
+      break;
     case WeightKind::w8p16x4:
-    case WeightKind::w4p16x8: parts["weight"] = bytes.attr("reshape")(tiles, -1, 64); break;
+    case WeightKind::w4p16x8:
+      parts["weight"] = bytes.attr("reshape")(tiles, -1, 64);
+      break;
   }
   if (!packed.scales.empty()) parts["weight_scale"] = as_half(packed.scales, groups);
   if (!packed.zeros.empty()) parts["weight_zero"] = array_of(packed.zeros, groups);
@@ -43,7 +49,8 @@ std::span<const T> span_of(const py::array& array) {
 
 void check_matrix(const py::array& array, const char* what) {
   if (array.ndim() != 2) {
-    throw InvalidArgument("[pack] " + std::string(what) + ": expected a matrix [N, K], got rank " + std::to_string(array.ndim()));
+    throw InvalidArgument("[pack] " + std::string(what) + ": expected a matrix [N, K], got rank " +
+                          std::to_string(array.ndim()));
   }
 }
 
@@ -52,7 +59,8 @@ py::dict pack(const Dense<float>& w, const std::string& format) {
   PackedMatrix packed;
   {
     const py::gil_scoped_release release;
-    packed = pack_matrix({w.data(), static_cast<std::size_t>(w.size())}, w.shape(0), w.shape(1), WeightFormat::parse(format));
+    packed = pack_matrix({w.data(), static_cast<std::size_t>(w.size())}, w.shape(0), w.shape(1),
+                         WeightFormat::parse(format));
   }
   return to_parts(packed);
 }
@@ -60,7 +68,8 @@ py::dict pack(const Dense<float>& w, const std::string& format) {
 std::span<const std::uint16_t> half_bits(const py::object& array, const char* what) {
   const auto a = py::cast<py::array>(array);
   if (!a.dtype().is(py::dtype("float16")) && a.dtype().char_() != 'e') {
-    throw InvalidArgument("[pack] " + std::string(what) + ": expected float16, got " + py::str(a.dtype()).cast<std::string>());
+    throw InvalidArgument("[pack] " + std::string(what) + ": expected float16, got " +
+                          py::str(a.dtype()).cast<std::string>());
   }
   return span_of<std::uint16_t>(a);
 }
@@ -71,11 +80,12 @@ py::dict pack_ready_int4(const Dense<std::uint8_t>& q, const py::array& scales, 
   const py::module_ numpy = py::module_::import("numpy");
   const py::object dense_scales = numpy.attr("ascontiguousarray")(scales);
   const py::object dense_offsets = offsets ? numpy.attr("ascontiguousarray")(*offsets) : py::object(py::none());
-  const PackedMatrix packed = pack_int4(
-      {q.data(), static_cast<std::size_t>(q.size())}, half_bits(dense_scales, "scales"),
-      zeros ? std::span<const std::uint8_t>(zeros->data(), static_cast<std::size_t>(zeros->size())) : std::span<const std::uint8_t>{},
-      offsets ? half_bits(dense_offsets, "offsets") : std::span<const std::uint16_t>{}, q.shape(0), q.shape(1),
-      WeightFormat::parse(format));
+  const PackedMatrix packed =
+      pack_int4({q.data(), static_cast<std::size_t>(q.size())}, half_bits(dense_scales, "scales"),
+                zeros ? std::span<const std::uint8_t>(zeros->data(), static_cast<std::size_t>(zeros->size()))
+                      : std::span<const std::uint8_t>{},
+                offsets ? half_bits(dense_offsets, "offsets") : std::span<const std::uint16_t>{}, q.shape(0),
+                q.shape(1), WeightFormat::parse(format));
   return to_parts(packed);
 }
 

@@ -10,10 +10,14 @@ namespace {
 
 const char* name_of(FinishReason reason) {
   switch (reason) {
-    case FinishReason::running: return nullptr;
-    case FinishReason::stop: return "stop";
-    case FinishReason::length: return "length";
-    case FinishReason::cancelled: return "cancelled";
+    case FinishReason::running:
+      return nullptr;
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::cancelled:
+      return "cancelled";
   }
   return nullptr;
 }
@@ -32,11 +36,14 @@ struct OpenGeneration {
   }
 };
 
-std::unique_ptr<OpenGeneration> start(Session& session, const std::vector<std::pair<std::string, std::string>>& messages,
-                                      const std::vector<Picture>& images, const std::vector<std::vector<Picture>>& videos,
-                                      std::optional<std::string> system, int max_new_tokens, float temperature, float top_p,
-                                      int top_k, float min_p, float repetition_penalty, std::uint64_t seed,
-                                      std::vector<std::string> stop, bool ignore_eos, int num_beams, bool reference_compat) {
+std::unique_ptr<OpenGeneration> start(Session& session,
+                                      const std::vector<std::pair<std::string, std::string>>& messages,
+                                      const std::vector<Picture>& images,
+                                      const std::vector<std::vector<Picture>>& videos,
+                                      std::optional<std::string> system, int max_new_tokens, float temperature,
+                                      float top_p, int top_k, float min_p, float repetition_penalty, std::uint64_t seed,
+                                      std::vector<std::string> stop, bool ignore_eos, int num_beams,
+                                      bool reference_compat) {
   const Prompt prompt = make_prompt(messages, images, videos, std::move(system), reference_compat);
   SamplingParams params;
   params.max_new_tokens = max_new_tokens;
@@ -129,8 +136,8 @@ void bind_session(py::module_& m) {
   py::class_<Session>(m, "Session", "One conversation: a KV cache that keeps the longest common prefix.")
       .def("start", &start, py::arg("messages"), py::kw_only(), py::arg("images") = std::vector<Picture>{},
            py::arg("videos") = std::vector<std::vector<Picture>>{}, py::arg("system") = py::none(),
-           py::arg("max_new_tokens") = 512, py::arg("temperature") = 0.0F, py::arg("top_p") = 1.0F, py::arg("top_k") = 0,
-           py::arg("min_p") = 0.0F, py::arg("repetition_penalty") = 1.0F, py::arg("seed") = 0,
+           py::arg("max_new_tokens") = 512, py::arg("temperature") = 0.0F, py::arg("top_p") = 1.0F,
+           py::arg("top_k") = 0, py::arg("min_p") = 0.0F, py::arg("repetition_penalty") = 1.0F, py::arg("seed") = 0,
            py::arg("stop") = std::vector<std::string>{}, py::arg("ignore_eos") = false, py::arg("num_beams") = 1,
            py::arg("reference_compat") = false)
       .def("reset", &Session::reset)

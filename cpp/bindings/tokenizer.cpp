@@ -28,7 +28,7 @@ void read(const py::dict& dict, const char* key, T& target) {
     target = value.cast<T>();
   } catch (const py::cast_error&) {
     throw InvalidArgument(std::string("[tokenizer] key \"") + key + "\" has the wrong type: got " +
-                                py::str(py::type::of(value)).cast<std::string>());
+                          py::str(py::type::of(value)).cast<std::string>());
   }
 }
 

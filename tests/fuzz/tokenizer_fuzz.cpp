@@ -1,4 +1,5 @@
-// Any text through two small tokenizers: ids lie in the vocabulary, and decoding piece by piece equals decoding at once.
+// Any text through two small tokenizers: ids lie in the vocabulary, and decoding piece by piece equals decoding at
+// once.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -24,7 +25,11 @@ vila::Tokenizer sentencepiece() {
   static const char* const kDigits = "0123456789ABCDEF";
   for (int byte = 0; byte < 256; ++byte) add(std::string("<0x") + kDigits[byte / 16] + kDigits[byte % 16] + ">", 0, 6);
   float score = 0;
-  for (const char* piece : {"a", "b", "\xE2\x96\x81", "ab", "\xE2\x96\x81""a", "\xE2\x96\x81\xE2\x96\x81", "\xC3\xA9"}) add(piece, score -= 1, 1);
+  for (const char* piece : {"a", "b", "\xE2\x96\x81", "ab",
+                            "\xE2\x96\x81"
+                            "a",
+                            "\xE2\x96\x81\xE2\x96\x81", "\xC3\xA9"})
+    add(piece, score -= 1, 1);
   spec.unk_id = 0;
   spec.bos_id = 1;
   spec.eos_id = 2;

@@ -34,12 +34,12 @@ enum class MemoryMode : std::uint8_t {
 enum class KvCacheType : std::uint8_t { f16, f32 };
 
 struct EngineOptions {
-  int threads = 0;              ///< 0: physical cores within the affinity mask and the cgroup quota
-  std::string isa = {};              ///< name of a kernel table; empty: VILA_ISA, else the best usable one
+  int threads = 0;       ///< 0: physical cores within the affinity mask and the cgroup quota
+  std::string isa = {};  ///< name of a kernel table; empty: VILA_ISA, else the best usable one
   MemoryMode memory = MemoryMode::fast;
   KvCacheType kv_cache = KvCacheType::f16;
-  std::int64_t max_context = 0; ///< tokens per session; 0: what the checkpoint says
-  std::string conv_mode = {};        ///< chat template; empty: what the checkpoint says
+  std::int64_t max_context = 0;  ///< tokens per session; 0: what the checkpoint says
+  std::string conv_mode = {};    ///< chat template; empty: what the checkpoint says
 };
 
 /// One message of a dialogue. `role` is "system", "user" or "assistant". In a user's text "<image>" stands for the
@@ -68,9 +68,9 @@ struct SamplingParams {
   float min_p = 0.0F;               ///< drops tokens below min_p times the best probability
   float repetition_penalty = 1.0F;  ///< as in Keskar et al. 2019 (CTRL): > 1 discourages tokens seen before
   std::uint64_t seed = 0;
-  std::vector<std::string> stop = {};    ///< the text ends before the first of these
+  std::vector<std::string> stop = {};  ///< the text ends before the first of these
   bool ignore_eos = false;
-  int num_beams = 1;                ///< beam search with length-normalised scores; needs temperature 0
+  int num_beams = 1;  ///< beam search with length-normalised scores; needs temperature 0
 };
 
 /// `text` holds only whole characters and is held back while a stop string may be starting, so it can be empty.
@@ -83,9 +83,9 @@ struct TokenEvent {
 enum class FinishReason : std::uint8_t { running, stop, length, cancelled };
 
 struct GenerationStats {
-  std::int64_t prompt_tokens = 0;      ///< pictures' tokens included
+  std::int64_t prompt_tokens = 0;  ///< pictures' tokens included
   std::int64_t image_tokens = 0;
-  std::int64_t cached_tokens = 0;      ///< prompt tokens whose keys and values were already there
+  std::int64_t cached_tokens = 0;  ///< prompt tokens whose keys and values were already there
   std::int64_t completion_tokens = 0;
   double image_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 };
@@ -96,7 +96,8 @@ struct FloatArray {
   std::vector<std::int64_t> shape = {};
 };
 
-/// An open answer; pull one token per call. One thread at a time, except cancel(). Must not outlive its Session's Engine.
+/// An open answer; pull one token per call. One thread at a time, except cancel(). Must not outlive its Session's
+/// Engine.
 class Generation {
  public:
   Generation(Generation&&) noexcept;
@@ -120,8 +121,8 @@ class Generation {
   std::unique_ptr<State> state_;
 };
 
-/// One conversation: its KV cache is kept, and the longest common prefix with the next prompt, pictures included, is not
-/// computed again. One thread at a time.
+/// One conversation: its KV cache is kept, and the longest common prefix with the next prompt, pictures included, is
+/// not computed again. One thread at a time.
 class Session {
  public:
   Session(Session&&) noexcept;
@@ -161,7 +162,7 @@ class Engine {
   [[nodiscard]] std::string prompt_text(const Prompt& prompt) const;
   /// Token ids, -200 for each picture or frame.
   [[nodiscard]] std::vector<std::int32_t> prompt_ids(const Prompt& prompt) const;
-  [[nodiscard]] FloatArray logits(const Prompt& prompt) const;      ///< [T, V], every prompt position
+  [[nodiscard]] FloatArray logits(const Prompt& prompt) const;  ///< [T, V], every prompt position
 
   /// Token ids of plain text; `add_special` puts the begin token in front where the model uses one.
   [[nodiscard]] std::vector<std::int32_t> encode_text(std::string_view text, bool add_special = true) const;
@@ -189,7 +190,8 @@ struct KernelInfo {
 std::vector<KernelInfo> kernel_list();
 /// The table new engines use; honours VILA_ISA. Throws UnsupportedError.
 std::string chosen_kernels();
-/// What the machine can do at best with one instruction set and a number of threads, measured on the spot (about a second).
+/// What the machine can do at best with one instruction set and a number of threads, measured on the spot (about a
+/// second).
 struct MachineLimits {
   double read_bytes_per_second = 0;  ///< sequential reads of 256 MiB on huge pages where the system gives them
   double dot_macs_per_second = 0;    ///< integer dot products of nibbles and int8, on registers alone

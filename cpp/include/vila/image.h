@@ -11,9 +11,9 @@ namespace vila {
 /// Borrowed 8-bit RGB pixels, the only pixel format of the engine. Row y starts at rgb + y * row_bytes.
 struct ImageView {
   const std::uint8_t* rgb = nullptr;
-  std::int32_t width = 0;       ///< pixels, at least 1
-  std::int32_t height = 0;      ///< pixels, at least 1
-  std::int64_t row_bytes = 0;   ///< at least 3 * width
+  std::int32_t width = 0;      ///< pixels, at least 1
+  std::int32_t height = 0;     ///< pixels, at least 1
+  std::int64_t row_bytes = 0;  ///< at least 3 * width
 };
 
 /// Owned 8-bit RGB pixels, rows without padding.

@@ -8,8 +8,8 @@
 namespace vila {
 
 [[noreturn]] inline void fail_check(const char* condition, const char* file, int line) {
-  throw InternalError("[internal] check failed: " + std::string(condition) + " at " + file + ":" + std::to_string(line) +
-                      "; this is a bug, please report it");
+  throw InternalError("[internal] check failed: " + std::string(condition) + " at " + file + ":" +
+                      std::to_string(line) + "; this is a bug, please report it");
 }
 
 }  // namespace vila

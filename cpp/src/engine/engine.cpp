@@ -14,7 +14,8 @@ namespace {
 constexpr int kMaxThreads = 1024;
 
 // Ids that end an answer: the checkpoint's, and the template's stop string where it is one token.
-std::vector<std::int32_t> end_ids_of(const ModelConfig& config, const Tokenizer& tokenizer, const std::string& stop_text) {
+std::vector<std::int32_t> end_ids_of(const ModelConfig& config, const Tokenizer& tokenizer,
+                                     const std::string& stop_text) {
   std::vector<std::int32_t> ids = config.llm.eos_token_ids;
   if (!stop_text.empty()) {
     if (const auto id = tokenizer.id_of(stop_text)) ids.push_back(*id);

@@ -28,7 +28,8 @@ class Stopwatch {
 
 }  // namespace
 
-Generation::State::State(std::shared_ptr<Session::State> s, const SamplingParams& p, std::vector<std::string> stop_strings)
+Generation::State::State(std::shared_ptr<Session::State> s, const SamplingParams& p,
+                         std::vector<std::string> stop_strings)
     : session(std::move(s)),
       params(p),
       sampler(p),
@@ -70,7 +71,8 @@ void Generation::State::fill_rows(ExecContext& ctx, std::int64_t begin, Rows x) 
     if (item->rows.empty()) encode(ctx, *item);
     const std::int64_t first = at - item->first_position;
     const std::int64_t rows = std::min(n_tokens - first, end - at);
-    std::memcpy(x.row(at - begin), item->rows.data() + first * x.cols, static_cast<std::size_t>(rows * x.cols) * sizeof(float));
+    std::memcpy(x.row(at - begin), item->rows.data() + first * x.cols,
+                static_cast<std::size_t>(rows * x.cols) * sizeof(float));
     if (first + rows == n_tokens) item->rows = {};
     at += rows;
   }

@@ -9,10 +9,14 @@ namespace {
 
 const char* projector_name(ProjectorConfig::Kind kind) {
   switch (kind) {
-    case ProjectorConfig::Kind::identity: return "identity";
-    case ProjectorConfig::Kind::linear: return "linear";
-    case ProjectorConfig::Kind::mlp_gelu: return "mlp_gelu";
-    case ProjectorConfig::Kind::mlp_downsample: return "mlp_downsample";
+    case ProjectorConfig::Kind::identity:
+      return "identity";
+    case ProjectorConfig::Kind::linear:
+      return "linear";
+    case ProjectorConfig::Kind::mlp_gelu:
+      return "mlp_gelu";
+    case ProjectorConfig::Kind::mlp_downsample:
+      return "mlp_downsample";
   }
   return "?";
 }

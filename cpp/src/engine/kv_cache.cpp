@@ -1,10 +1,10 @@
 #include "engine/kv_cache.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
 #include <string>
 #include <utility>
+
+#include <sys/mman.h>
 
 #include "base/check.h"
 
@@ -18,12 +18,15 @@ KvCache::KvCache(const LlamaConfig& config, std::int64_t capacity, bool f16)
   layout.capacity = capacity_;
   layout.f16 = f16;
   const auto k_bytes = static_cast<std::size_t>(config.n_kv_heads * capacity_ * config.head_dim) * element_bytes_;
-  const auto v_bytes = static_cast<std::size_t>(config.n_kv_heads * capacity_ * round_up(config.head_dim, 16)) * element_bytes_;
+  const auto v_bytes =
+      static_cast<std::size_t>(config.n_kv_heads * capacity_ * round_up(config.head_dim, 16)) * element_bytes_;
   memory_bytes_ = static_cast<std::size_t>(config.n_layers) * (k_bytes + v_bytes);
-  void* memory = ::mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      ::mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
-    throw CapacityError("[session] no address space for the KV cache: expected " + std::to_string(memory_bytes_) + " bytes",
-                        static_cast<std::int64_t>(memory_bytes_), 0);
+    throw CapacityError(
+        "[session] no address space for the KV cache: expected " + std::to_string(memory_bytes_) + " bytes",
+        static_cast<std::int64_t>(memory_bytes_), 0);
   }
   memory_ = static_cast<std::byte*>(memory);
   std::byte* at = memory_;
@@ -74,7 +77,8 @@ void KvCache::copy_positions(const KvCache& from, std::int64_t begin, std::int64
     const std::int64_t last_block = round_up(end, 16);
     for (std::int64_t head = 0; head < to_layer.n_kv_heads; ++head) {
       const std::int64_t base = head * capacity_;
-      copy(to_layer.k, from_layer.k, (base + first_block) * to_layer.head_dim, (last_block - first_block) * to_layer.head_dim);
+      copy(to_layer.k, from_layer.k, (base + first_block) * to_layer.head_dim,
+           (last_block - first_block) * to_layer.head_dim);
       copy(to_layer.v, from_layer.v, (base + begin) * v_dim, (end - begin) * v_dim);
     }
   }

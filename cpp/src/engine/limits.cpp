@@ -32,7 +32,8 @@ double best_rate(F&& round) {
 }  // namespace
 
 MachineLimits measure_limits(int threads, const std::string& isa) {
-  if (threads < 0) throw InvalidArgument("[limits] threads: expected 0 (choose) or more, got " + std::to_string(threads));
+  if (threads < 0)
+    throw InvalidArgument("[limits] threads: expected 0 (choose) or more, got " + std::to_string(threads));
   const kernels::KernelTable& table = isa.empty() ? kernels::default_kernels() : kernels::kernels_by_name(isa);
   ThreadPool pool(threads > 0 ? threads : usable_cores());
   const std::int64_t n = pool.size();
@@ -47,7 +48,8 @@ MachineLimits measure_limits(int threads, const std::string& isa) {
   limits.huge_page_bytes = huge_page_bytes();
   limits.read_bytes_per_second = best_rate([&] {
     pool.parallel_for(n, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) sinks[static_cast<std::size_t>(16 * i)] = table.probe_read(floats + i * share, share);
+      for (std::int64_t i = begin; i < end; ++i)
+        sinks[static_cast<std::size_t>(16 * i)] = table.probe_read(floats + i * share, share);
     });
     return static_cast<double>(n * share) * sizeof(float);
   });

@@ -30,8 +30,9 @@ std::string repeat(std::string_view text, std::size_t n) {
 
 void check_image(ImageView image) {
   if (image.rgb == nullptr || image.width < 1 || image.height < 1 || image.row_bytes < std::int64_t{3} * image.width) {
-    throw InvalidArgument("[prompt] picture: expected at least 1 x 1 pixels of RGB, got " + std::to_string(image.width) +
-                          " x " + std::to_string(image.height) + " with rows of " + std::to_string(image.row_bytes) + " bytes");
+    throw InvalidArgument("[prompt] picture: expected at least 1 x 1 pixels of RGB, got " +
+                          std::to_string(image.width) + " x " + std::to_string(image.height) + " with rows of " +
+                          std::to_string(image.row_bytes) + " bytes");
   }
 }
 
@@ -133,7 +134,8 @@ std::uint64_t hash_image(ImageView image) {
   // Multiply-mix over 8-byte words; the size is mixed in first.
   constexpr std::uint64_t kMultiplier = 0x9fb21c651e98df25ULL;
   std::uint64_t hash = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(image.width)) << 32 |
-                        static_cast<std::uint32_t>(image.height)) * kMultiplier;
+                        static_cast<std::uint32_t>(image.height)) *
+                       kMultiplier;
   const auto mix = [&hash](std::uint64_t word) {
     hash = (hash ^ word) * kMultiplier;
     hash ^= hash >> 32;

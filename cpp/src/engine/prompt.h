@@ -12,9 +12,9 @@
 namespace vila {
 
 struct ResolvedPrompt {
-  std::string text;                ///< rendered, "<image>" for every picture and frame
-  std::vector<std::int32_t> ids;   ///< kImageId for every picture and frame
-  std::vector<ImageView> media;    ///< in order of the marks; borrowed
+  std::string text;               ///< rendered, "<image>" for every picture and frame
+  std::vector<std::int32_t> ids;  ///< kImageId for every picture and frame
+  std::vector<ImageView> media;   ///< in order of the marks; borrowed
 };
 
 /// Renders and tokenises. Throws InvalidArgument when marks and media differ in number, or roles are out of order.

@@ -66,7 +66,9 @@ Choice Sampler::pick(std::span<float> logits, std::span<const std::int32_t> hist
     raw.assign(logits.begin(), logits.end());
     penalise(logits, history, params_.repetition_penalty);
   }
-  const auto raw_of = [&](std::int32_t id) { return (penalty ? std::span<const float>(raw) : logits)[static_cast<std::size_t>(id)]; };
+  const auto raw_of = [&](std::int32_t id) {
+    return (penalty ? std::span<const float>(raw) : logits)[static_cast<std::size_t>(id)];
+  };
   if (params_.temperature == 0) {
     const auto best = static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
     return choice(best, raw_of(best));
@@ -76,7 +78,9 @@ Choice Sampler::pick(std::span<float> logits, std::span<const std::int32_t> hist
   for (std::size_t i = 0; i < logits.size(); ++i) {
     candidates_.emplace_back(logits[i] / params_.temperature, static_cast<std::int32_t>(i));
   }
-  const auto better = [](const auto& a, const auto& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
+  const auto better = [](const auto& a, const auto& b) {
+    return a.first > b.first || (a.first == b.first && a.second < b.second);
+  };
   if (params_.top_k > 0 && static_cast<std::size_t>(params_.top_k) < candidates_.size()) {
     std::nth_element(candidates_.begin(), candidates_.begin() + params_.top_k - 1, candidates_.end(), better);
     candidates_.resize(static_cast<std::size_t>(params_.top_k));

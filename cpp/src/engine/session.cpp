@@ -63,15 +63,18 @@ Generation Session::start(const Prompt& prompt, const SamplingParams& params) {
   session.keys.reserve(static_cast<std::size_t>(engine.max_context));  // a decode step allocates nothing
   if (total == 0) throw InvalidArgument("[prompt] expected at least 1 token, got an empty prompt");
   if (total >= engine.max_context) {
-    const std::string pictures = hashes.empty() ? "" : ", of them " + std::to_string(hashes.size() * static_cast<std::size_t>(n_tokens)) +
-                                                           " for " + std::to_string(hashes.size()) + " pictures";
-    throw CapacityError("[prompt] too long for the context: expected at most " + std::to_string(engine.max_context - 1) +
-                            " tokens, got " + std::to_string(total) + pictures,
+    const std::string pictures =
+        hashes.empty() ? ""
+                       : ", of them " + std::to_string(hashes.size() * static_cast<std::size_t>(n_tokens)) + " for " +
+                             std::to_string(hashes.size()) + " pictures";
+    throw CapacityError("[prompt] too long for the context: expected at most " +
+                            std::to_string(engine.max_context - 1) + " tokens, got " + std::to_string(total) + pictures,
                         total + 1, engine.max_context);
   }
 
   // The longest common prefix stays; at least the last position is computed anew, because its logits are needed.
-  const auto shared = std::mismatch(session.keys.begin(), session.keys.end(), generation->keys.begin(), generation->keys.end() - 1);
+  const auto shared =
+      std::mismatch(session.keys.begin(), session.keys.end(), generation->keys.begin(), generation->keys.end() - 1);
   session.keys.erase(shared.first, session.keys.end());
   const auto cached = static_cast<std::int64_t>(session.keys.size());
   for (std::size_t i = 0; i < generation->media.size(); ++i) {

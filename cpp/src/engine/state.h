@@ -48,7 +48,7 @@ struct Session::State {
   KvCache cache;
   std::vector<PositionKey> keys;  // of the positions in the cache
   Workspace workspace;
-  bool busy = false;              // a Generation is open
+  bool busy = false;  // a Generation is open
 
   State(std::shared_ptr<const Engine::State> e, KvCache c) : engine(std::move(e)), cache(std::move(c)) {}
 };
@@ -65,12 +65,12 @@ struct Generation::State {
   std::vector<std::int32_t> position_ids;  // id per position; kImageId for picture rows
   std::vector<PositionKey> keys;           // per position of the prompt
   std::vector<Media> media;
-  std::vector<std::int32_t> history;       // text ids of prompt and answer, for the repetition penalty
+  std::vector<std::int32_t> history;  // text ids of prompt and answer, for the repetition penalty
   Sampler sampler;
   StopMatcher stops;
   Detokenizer detokenizer;
-  std::vector<float> logits;               // [V]
-  std::vector<Choice> beam_answer;         // num_beams > 1: what is left to hand out, in order
+  std::vector<float> logits;        // [V]
+  std::vector<Choice> beam_answer;  // num_beams > 1: what is left to hand out, in order
   bool started = false;
   std::int32_t last_id = 0;
   std::atomic<bool> cancel{false};

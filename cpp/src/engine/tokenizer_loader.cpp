@@ -23,16 +23,16 @@ void read_pieces(const Checkpoint& checkpoint, TokenizerSpec& spec) {
   const TensorView& types = checkpoint.tensor("tokenizer.types", DType::u8, 1);
   const std::int64_t n_pieces = types.elements();
   if (offsets.elements() != n_pieces + 1) {
-    throw CheckpointError("[load] tokenizer.piece_offsets: expected " + std::to_string(n_pieces + 1) + " entries, got " +
-                          std::to_string(offsets.elements()));
+    throw CheckpointError("[load] tokenizer.piece_offsets: expected " + std::to_string(n_pieces + 1) +
+                          " entries, got " + std::to_string(offsets.elements()));
   }
   const auto* at = offsets.as<std::int32_t>();
   const auto* text = bytes.as<char>();
   for (std::int64_t i = 0; i < n_pieces; ++i) {
     if (at[i] < 0 || at[i + 1] < at[i] || at[i + 1] > bytes.elements()) {
-      throw CheckpointError("[load] tokenizer.piece_offsets[" + std::to_string(i) + "]: expected ascending offsets up to " +
-                            std::to_string(bytes.elements()) + ", got " + std::to_string(at[i]) + ".." +
-                            std::to_string(at[i + 1]));
+      throw CheckpointError("[load] tokenizer.piece_offsets[" + std::to_string(i) +
+                            "]: expected ascending offsets up to " + std::to_string(bytes.elements()) + ", got " +
+                            std::to_string(at[i]) + ".." + std::to_string(at[i + 1]));
     }
     spec.pieces.emplace_back(text + at[i], static_cast<std::size_t>(at[i + 1] - at[i]));
   }
@@ -56,7 +56,8 @@ Tokenizer load_tokenizer(const Checkpoint& checkpoint) {
     spec.ignore_merges = flag(json, "ignore_merges", false);
     const TensorView& merges = checkpoint.tensor("tokenizer.merges", DType::i32, 2);
     if (merges.shape[1] != 2) {
-      throw CheckpointError("[load] tokenizer.merges: expected pairs, got " + std::to_string(merges.shape[1]) + " columns");
+      throw CheckpointError("[load] tokenizer.merges: expected pairs, got " + std::to_string(merges.shape[1]) +
+                            " columns");
     }
     for (std::int64_t i = 0; i < merges.shape[0]; ++i) {
       spec.merges.emplace_back(merges.as<std::int32_t>()[2 * i], merges.as<std::int32_t>()[2 * i + 1]);

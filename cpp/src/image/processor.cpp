@@ -22,8 +22,8 @@ Image pad_to_square(ImageView image, const std::array<float, 3>& mean) {
   const std::int32_t left = (side - image.width) / 2;
   const std::int32_t top = (side - image.height) / 2;
   for (std::int32_t y = 0; y < image.height; ++y) {
-    std::memcpy(square.rgb.data() + (static_cast<std::ptrdiff_t>(y + top) * side + left) * 3, image.rgb + y * image.row_bytes,
-                static_cast<std::size_t>(image.width) * 3);
+    std::memcpy(square.rgb.data() + (static_cast<std::ptrdiff_t>(y + top) * side + left) * 3,
+                image.rgb + y * image.row_bytes, static_cast<std::size_t>(image.width) * 3);
   }
   return square;
 }
@@ -42,7 +42,8 @@ ImageProcessor::ImageProcessor(const ImageSpec& spec) : spec_(spec) {
 void ImageProcessor::run(ImageView image, std::span<float> out) const {
   const auto pixels = static_cast<std::size_t>(spec_.size) * static_cast<std::size_t>(spec_.size);
   if (out.size() != 3 * pixels) {
-    throw InvalidArgument("[image] output: expected " + std::to_string(3 * pixels) + " numbers, got " + std::to_string(out.size()));
+    throw InvalidArgument("[image] output: expected " + std::to_string(3 * pixels) + " numbers, got " +
+                          std::to_string(out.size()));
   }
   Image padded;
   if (spec_.mode == ImageSpec::Mode::pad && image.width != image.height) {

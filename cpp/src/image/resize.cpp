@@ -93,7 +93,8 @@ void resize_column(const std::uint8_t* rows, std::size_t columns, const Taps& ta
 Image resize_bicubic(ImageView source, std::int32_t width, std::int32_t height) {
   if (source.rgb == nullptr || source.width < 1 || source.height < 1 || width < 1 || height < 1) {
     throw InvalidArgument("[resize] expected sizes of at least 1 x 1, got " + std::to_string(source.width) + " x " +
-                          std::to_string(source.height) + " to " + std::to_string(width) + " x " + std::to_string(height));
+                          std::to_string(source.height) + " to " + std::to_string(width) + " x " +
+                          std::to_string(height));
   }
   const auto columns = static_cast<std::size_t>(width) * 3;
   // A pass that would keep the size is left out, as Pillow leaves it out.

@@ -10,8 +10,8 @@ namespace {
 
 constexpr float kA = -0.75F;
 
-float near(float x) { return ((kA + 2) * x - (kA + 3)) * x * x + 1; }             // |x| <= 1
-float far(float x) { return ((kA * x - 5 * kA) * x + 8 * kA) * x - 4 * kA; }      // 1 < |x| < 2
+float near(float x) { return ((kA + 2) * x - (kA + 3)) * x * x + 1; }         // |x| <= 1
+float far(float x) { return ((kA * x - 5 * kA) * x + 8 * kA) * x - 4 * kA; }  // 1 < |x| < 2
 
 struct Tap {
   std::int64_t index[4];  // clamped input positions
@@ -67,7 +67,8 @@ void resize_f32_bicubic(const float* planes, std::int64_t in, float* out, std::i
 void cut_tile(const float* planes, std::int64_t in, std::int64_t row, std::int64_t col, std::int64_t tile, float* out) {
   for (std::int64_t channel = 0; channel < 3; ++channel) {
     for (std::int64_t y = 0; y < tile; ++y, out += tile) {
-      std::memcpy(out, planes + (channel * in + row * tile + y) * in + col * tile, static_cast<std::size_t>(tile) * sizeof(float));
+      std::memcpy(out, planes + (channel * in + row * tile + y) * in + col * tile,
+                  static_cast<std::size_t>(tile) * sizeof(float));
     }
   }
 }

@@ -26,13 +26,20 @@ std::string read_file(const std::filesystem::path& path) {
 
 const char* dtype_name(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::f16: return "F16";
-    case DType::bf16: return "BF16";
-    case DType::i32: return "I32";
-    case DType::i64: return "I64";
-    case DType::s8: return "I8";
-    case DType::u8: return "U8";
+    case DType::f32:
+      return "F32";
+    case DType::f16:
+      return "F16";
+    case DType::bf16:
+      return "BF16";
+    case DType::i32:
+      return "I32";
+    case DType::i64:
+      return "I64";
+    case DType::s8:
+      return "I8";
+    case DType::u8:
+      return "U8";
   }
   return "?";
 }
@@ -61,7 +68,8 @@ struct Checkpoint::State {
       return nullptr;
     }
     if (it->second.dtype != dtype || it->second.shape != shape) {
-      wrong.push_back(name + ": expected " + describe(dtype, shape) + ", got " + describe(it->second.dtype, it->second.shape));
+      wrong.push_back(name + ": expected " + describe(dtype, shape) + ", got " +
+                      describe(it->second.dtype, it->second.shape));
       return nullptr;
     }
     return &it->second;
@@ -127,7 +135,8 @@ std::vector<std::pair<std::string, std::int64_t>> Checkpoint::bytes_by_format() 
     std::string key = dtype_name(tensor.dtype);
     for (const char* part : {".weight", ".weight_scale", ".weight_zero", ".weight_offset"}) {
       const std::string suffix(part);
-      if (name.size() <= suffix.size() || name.compare(name.size() - suffix.size(), suffix.size(), suffix) != 0) continue;
+      if (name.size() <= suffix.size() || name.compare(name.size() - suffix.size(), suffix.size(), suffix) != 0)
+        continue;
       const auto it = state_->file.metadata.find(name.substr(0, name.size() - suffix.size()));
       if (it != state_->file.metadata.end()) key = it->second;
     }
@@ -145,9 +154,7 @@ WeightScope WeightScope::sub(std::string_view name, std::int64_t index) const {
   return {*checkpoint_, full(name) + "." + std::to_string(index)};
 }
 
-bool WeightScope::has(std::string_view name) const {
-  return checkpoint_->state_->file.tensors.contains(full(name));
-}
+bool WeightScope::has(std::string_view name) const { return checkpoint_->state_->file.tensors.contains(full(name)); }
 
 const float* WeightScope::vector(std::string_view name, std::int64_t n) const {
   const TensorView* tensor = checkpoint_->state_->find(full(name), DType::f32, {n});
@@ -189,8 +196,12 @@ Weight WeightScope::matrix(std::string_view name, std::int64_t n, std::int64_t k
   const std::int64_t k_padded = f.padded_k(k);
   const auto bytes_of = [&](const TensorView* t) { return t ? t->as<std::uint8_t>() : nullptr; };
   switch (f.kind) {
-    case WeightKind::f32p16: weight.values = bytes_of(state.find(base + ".weight", DType::f32, {tiles, k, 16})); break;
-    case WeightKind::f16p16: weight.values = bytes_of(state.find(base + ".weight", DType::f16, {tiles, k, 16})); break;
+    case WeightKind::f32p16:
+      weight.values = bytes_of(state.find(base + ".weight", DType::f32, {tiles, k, 16}));
+      break;
+    case WeightKind::f16p16:
+      weight.values = bytes_of(state.find(base + ".weight", DType::f16, {tiles, k, 16}));
+      break;
     case WeightKind::w8p16x4:
       weight.values = bytes_of(state.find(base + ".weight", DType::u8, {tiles, k_padded / 4, 64}));
       break;

@@ -35,7 +35,8 @@ class WeightScope {
 
  private:
   friend class Checkpoint;
-  WeightScope(const Checkpoint& checkpoint, std::string prefix) : checkpoint_(&checkpoint), prefix_(std::move(prefix)) {}
+  WeightScope(const Checkpoint& checkpoint, std::string prefix)
+      : checkpoint_(&checkpoint), prefix_(std::move(prefix)) {}
   [[nodiscard]] std::string full(std::string_view name) const;
   const Checkpoint* checkpoint_;
   std::string prefix_;

@@ -1,11 +1,11 @@
 #include "io/huge_buffer.h"
 
-#include <sys/mman.h>
-
 #include <cstdint>
 #include <fstream>
 #include <string>
 #include <utility>
+
+#include <sys/mman.h>
 
 #include "vila/error.h"
 
@@ -16,8 +16,10 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 }  // namespace
 
-HugeBuffer::HugeBuffer(std::size_t bytes) : mapping_bytes_((bytes + kHugePage - 1) / kHugePage * kHugePage + kHugePage) {
-  void* mapping = ::mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+HugeBuffer::HugeBuffer(std::size_t bytes)
+    : mapping_bytes_((bytes + kHugePage - 1) / kHugePage * kHugePage + kHugePage) {
+  void* mapping =
+      ::mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) {
     throw CapacityError("[memory] expected " + std::to_string(mapping_bytes_) + " bytes of address space, got none",
                         static_cast<std::int64_t>(mapping_bytes_), 0);

@@ -1,4 +1,5 @@
-// Anonymous memory that asks for transparent huge pages: virtual machines read those faster and more evenly than 4 KiB pages.
+// Anonymous memory that asks for transparent huge pages: virtual machines read those faster and more evenly than 4 KiB
+// pages.
 #pragma once
 
 #include <cstddef>

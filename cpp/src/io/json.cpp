@@ -1,7 +1,8 @@
 #include "io/json.h"
 
-#include <nlohmann/json.hpp>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "vila/error.h"
 
@@ -26,8 +27,10 @@ bool too_deep(std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
@@ -51,7 +54,8 @@ Json::Json(std::shared_ptr<const Document> document, const void* node, std::stri
 
 Json Json::parse(std::string_view text, const std::string& where) {
   if (too_deep(text)) {
-    throw CheckpointError("[json] " + where + ": expected at most " + std::to_string(kMaxDepth) + " nested levels, got more");
+    throw CheckpointError("[json] " + where + ": expected at most " + std::to_string(kMaxDepth) +
+                          " nested levels, got more");
   }
   auto document = std::make_shared<Document>();
   try {
@@ -65,9 +69,9 @@ Json Json::parse(std::string_view text, const std::string& where) {
 
 void Json::wrong(const char* expected) const {
   const json& node = node_of(node_);
-  throw CheckpointError("[config] " + path_ + ": expected " + expected + ", got " +
-                        (node.is_structured() ? node.type_name()
-                                              : shorten(node.dump(-1, ' ', true, json::error_handler_t::replace))));
+  throw CheckpointError(
+      "[config] " + path_ + ": expected " + expected + ", got " +
+      (node.is_structured() ? node.type_name() : shorten(node.dump(-1, ' ', true, json::error_handler_t::replace))));
 }
 
 bool Json::has(std::string_view key) const {

@@ -1,4 +1,5 @@
-// A file's bytes in memory: mapped in place, or copied into memory of our own on huge pages. The kernels don't know which.
+// A file's bytes in memory: mapped in place, or copied into memory of our own on huge pages. The kernels don't know
+// which.
 #pragma once
 
 #include <cstddef>

@@ -75,7 +75,8 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
     }
     tensor.data = data.data() + begin;
     if (reinterpret_cast<std::uintptr_t>(tensor.data) % static_cast<std::uintptr_t>(dtype_bytes(tensor.dtype)) != 0) {
-      throw fail("tensor " + name + ": expected a multiple of its element size as offset, got " + std::to_string(begin));
+      throw fail("tensor " + name + ": expected a multiple of its element size as offset, got " +
+                 std::to_string(begin));
     }
     if (size > 0) ranges.emplace_back(begin, end);
     file.tensors.emplace(name, std::move(tensor));
@@ -87,7 +88,8 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
     }
   }
   if (!ranges.empty() && ranges.back().second != data_bytes) {
-    throw fail("expected data of " + std::to_string(ranges.back().second) + " bytes, got " + std::to_string(data_bytes));
+    throw fail("expected data of " + std::to_string(ranges.back().second) + " bytes, got " +
+               std::to_string(data_bytes));
   }
   return file;
 }

@@ -12,7 +12,7 @@
 namespace vila {
 
 struct SafetensorsFile {
-  std::map<std::string, TensorView, std::less<>> tensors;      ///< data points into the bytes given
+  std::map<std::string, TensorView, std::less<>> tensors;  ///< data points into the bytes given
   std::map<std::string, std::string, std::less<>> metadata;
 };
 

@@ -1,5 +1,5 @@
-// Streaming-softmax attention (Milakov & Gimelshein, arXiv:1805.02867; blocks after Dao et al., arXiv:2205.14135) over the
-// blocked cache of KvLayout, for prefill and decode, grouped heads included (Ainslie et al., arXiv:2305.13245).
+// Streaming-softmax attention (Milakov & Gimelshein, arXiv:1805.02867; blocks after Dao et al., arXiv:2205.14135) over
+// the blocked cache of KvLayout, for prefill and decode, grouped heads included (Ainslie et al., arXiv:2305.13245).
 //
 // Shapes   q, out [M, H * D]; keys [Hkv][capacity/16][D][16], values [Hkv][capacity][Dp], f16 or f32. D <= kMaxHeadDim.
 // Exact    a row's result depends on its q, its position and the cache only: blocks of 64 absolute positions, scores by
@@ -29,7 +29,6 @@ inline constexpr int kBlock = static_cast<int>(kAttentionBlock);
 inline constexpr int kMaxGroups = 4;       // groups of rows that share one pass over the cache
 inline constexpr int kStateFloats = 6144;  // their queries and accumulators: 24 KiB of stack
 inline constexpr std::int64_t kMaxHeadDim = (kStateFloats - 16) / 2 / 16 * 16;
-
 
 // acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + v * b_vector], one fma each.
 template <int R, int NV, int AK, int AR, class T>
@@ -95,12 +94,13 @@ void add_values(const T* values, std::int64_t dp, std::int64_t n, const float* p
 // The running softmax of R rows that move through the cache together.
 template <int R>
 struct SoftmaxState {
-  float max[16];         // per row; the lanes beyond R stay 0
-  F32x16 sum[R];         // 16 partial sums per row
-  std::int64_t limit[R]; // the row sees positions 0 .. limit - 1
+  float max[16];          // per row; the lanes beyond R stay 0
+  F32x16 sum[R];          // 16 partial sums per row
+  std::int64_t limit[R];  // the row sees positions 0 .. limit - 1
 };
 
-// Scores to weights in place: p[r][j] = exp(p[r][j] - new maximum), 0 for j >= count[r]; alpha rescales what was summed.
+// Scores to weights in place: p[r][j] = exp(p[r][j] - new maximum), 0 for j >= count[r]; alpha rescales what was
+// summed.
 template <int R>
 void softmax_block(const int* count, float* p, SoftmaxState<R>& state, float* alpha) {
   alignas(64) static constexpr float kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

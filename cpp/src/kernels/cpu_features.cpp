@@ -96,14 +96,22 @@ const CpuFeatures& cpu_features() {
 
 bool can_run(Isa isa, const CpuFeatures& f) {
   switch (isa) {
-    case Isa::scalar: return true;
-    case Isa::avx2: return f.avx2_fma_f16c;
-    case Isa::avxvnni: return f.avx_vnni;
-    case Isa::avx512: return f.avx512_f_bw_vl_dq;
-    case Isa::avx512vnni: return f.avx512_vnni;
-    case Isa::neon: return f.neon;
-    case Isa::neon_dotprod: return f.neon_dotprod;
-    case Isa::neon_i8mm: return f.neon_i8mm;
+    case Isa::scalar:
+      return true;
+    case Isa::avx2:
+      return f.avx2_fma_f16c;
+    case Isa::avxvnni:
+      return f.avx_vnni;
+    case Isa::avx512:
+      return f.avx512_f_bw_vl_dq;
+    case Isa::avx512vnni:
+      return f.avx512_vnni;
+    case Isa::neon:
+      return f.neon;
+    case Isa::neon_dotprod:
+      return f.neon_dotprod;
+    case Isa::neon_i8mm:
+      return f.neon_i8mm;
   }
   return false;
 }

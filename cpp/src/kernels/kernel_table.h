@@ -1,8 +1,9 @@
 // The seam between the engine and the instruction sets: one struct of function pointers and the arguments they take.
-// Kernels know pointers and sizes only. They do not allocate, throw, start threads or check; the ops room does all that.
+// Kernels know pointers and sizes only. They do not allocate, throw, start threads or check; the ops room does all
+// that.
 //
-// Letters: M rows of activations, N output features, K input features, G groups along K, D head_dim, S cached positions.
-// The same bits on every ISA: integer sums are exact, every float sum has one order, fma only where written.
+// Letters: M rows of activations, N output features, K input features, G groups along K, D head_dim, S cached
+// positions. The same bits on every ISA: integer sums are exact, every float sum has one order, fma only where written.
 #pragma once
 
 #include <cstdint>
@@ -18,54 +19,55 @@ struct Range {
   std::int64_t begin = 0, end = 0;
 };
 
-/// Columns of activations that share one scale. A weight's group holds a whole number of them, so that an outlier among the
-/// activations spoils 32 values, not 128; whole-row int8 weights take one scale for the whole row of activations.
+/// Columns of activations that share one scale. A weight's group holds a whole number of them, so that an outlier among
+/// the activations spoils 32 values, not 128; whole-row int8 weights take one scale for the whole row of activations.
 inline constexpr std::int64_t kActivationGroup = 32;
 
-/// Rows of f32 to symmetric int8 per group of columns: scale = max|x| / 127, q = round_half_even(x / scale). A group whose
-/// magnitudes all lie below 2^-100 counts as zeros (scale 0). Columns from k to k_padded are written as 0.
+/// Rows of f32 to symmetric int8 per group of columns: scale = max|x| / 127, q = round_half_even(x / scale). A group
+/// whose magnitudes all lie below 2^-100 counts as zeros (scale 0). Columns from k to k_padded are written as 0.
 struct QuantizeArgs {
-  const float* x;          ///< [M, k], row stride x_stride
+  const float* x;  ///< [M, k], row stride x_stride
   std::int64_t x_stride;
-  std::int8_t* q;          ///< [M, k_padded], dense
-  float* scale;            ///< [M, k_padded / group]
-  std::int32_t* sum;       ///< [M, k_padded / group]: sum of the group's q
-  float* weighted_sum;     ///< [M, k_padded / weight_group]: sum over groups ascending of scale * sum, one fma each
+  std::int8_t* q;       ///< [M, k_padded], dense
+  float* scale;         ///< [M, k_padded / group]
+  std::int32_t* sum;    ///< [M, k_padded / group]: sum of the group's q
+  float* weighted_sum;  ///< [M, k_padded / weight_group]: sum over groups ascending of scale * sum, one fma each
   std::int64_t k, k_padded, group, weight_group;  ///< weight_group is a multiple of group
 };
 
-/// y[m, n] = (sum over weight groups g ascending of w_scale[n, g] * d[m, n, g] + offset[n, g] * a_weighted[m, g]) + bias[n],
-/// d[m, n, g] = sum over the activation groups s of g ascending of a_scale[m, s] * dot, one fma per term; dot is the exact
-/// integer product of the stored values. Offsets exist for int4 only: -8 * w_scale, or -zero * w_scale, or the stored one.
+/// y[m, n] = (sum over weight groups g ascending of w_scale[n, g] * d[m, n, g] + offset[n, g] * a_weighted[m, g]) +
+/// bias[n], d[m, n, g] = sum over the activation groups s of g ascending of a_scale[m, s] * dot, one fma per term; dot
+/// is the exact integer product of the stored values. Offsets exist for int4 only: -8 * w_scale, or -zero * w_scale, or
+/// the stored one.
 struct MatmulQArgs {
-  const std::int8_t* a;         ///< [M, k_padded]
-  const float* a_scale;         ///< [M, k_padded / a_group]
-  const std::int32_t* a_sum;    ///< [M, k_padded / a_group]
-  const float* a_weighted;      ///< [M, k_padded / group]; int4 only
-  const std::uint8_t* w;        ///< packed w4p16x8 or w8p16x4
-  const std::uint16_t* w_scale; ///< f16 [N/16, G, 16]
-  const std::uint8_t* w_zero;   ///< u8 [N/16, G, 16] or null (int4 only)
-  const std::uint16_t* w_offset;///< f16 [N/16, G, 16] or null (int4 only)
-  const float* bias;            ///< [N] or null
-  float* y;                     ///< [M, N], row stride y_stride; only the first N columns of a last tile are written
+  const std::int8_t* a;           ///< [M, k_padded]
+  const float* a_scale;           ///< [M, k_padded / a_group]
+  const std::int32_t* a_sum;      ///< [M, k_padded / a_group]
+  const float* a_weighted;        ///< [M, k_padded / group]; int4 only
+  const std::uint8_t* w;          ///< packed w4p16x8 or w8p16x4
+  const std::uint16_t* w_scale;   ///< f16 [N/16, G, 16]
+  const std::uint8_t* w_zero;     ///< u8 [N/16, G, 16] or null (int4 only)
+  const std::uint16_t* w_offset;  ///< f16 [N/16, G, 16] or null (int4 only)
+  const float* bias;              ///< [N] or null
+  float* y;                       ///< [M, N], row stride y_stride; only the first N columns of a last tile are written
   std::int64_t m, n, k_padded, group, a_group, y_stride;  ///< a_group is kActivationGroup for int4
 };
 
 /// y[m, n] = bias[n] + sum over k ascending of w[n, k] * a[m, k], one fma per term; w is f32p16 or f16p16.
 struct MatmulFArgs {
-  const float* a;               ///< [M, K], row stride a_stride
+  const float* a;  ///< [M, K], row stride a_stride
   std::int64_t a_stride;
-  const void* w;                ///< packed [N/16, K, 16]
-  const float* bias;            ///< [N] or null
-  float* y;                     ///< [M, N], row stride y_stride
+  const void* w;      ///< packed [N/16, K, 16]
+  const float* bias;  ///< [N] or null
+  float* y;           ///< [M, N], row stride y_stride
   std::int64_t m, n, k, y_stride;
 };
 
 /// Row-wise normalisation of x [M, C] with its own row strides; y may be x.
 struct NormArgs {
   const float* x;
-  const float* weight;          ///< [C]
-  const float* bias;            ///< [C] or null; layer_norm only
+  const float* weight;  ///< [C]
+  const float* bias;    ///< [C] or null; layer_norm only
   float* y;
   std::int64_t x_stride, y_stride, c;
   float eps;
@@ -73,8 +75,8 @@ struct NormArgs {
 
 /// Rotary embedding, rotate-half form, in place on [M, n_heads * D]: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin).
 struct RopeArgs {
-  float* x;                     ///< row stride x_stride
-  const float* cos_table;       ///< [position, D / 2]; row m uses position first_position + m
+  float* x;                ///< row stride x_stride
+  const float* cos_table;  ///< [position, D / 2]; row m uses position first_position + m
   const float* sin_table;
   std::int64_t x_stride, n_heads, head_dim, first_position;
 };
@@ -91,8 +93,8 @@ struct KvLayout {
 
 /// Appends rows of keys and values at first_position; padding columns of values are set to 0.
 struct KvAppendArgs {
-  const float* k;               ///< [M, Hkv * D], row stride k_stride
-  const float* v;               ///< [M, Hkv * D], row stride v_stride
+  const float* k;  ///< [M, Hkv * D], row stride k_stride
+  const float* v;  ///< [M, Hkv * D], row stride v_stride
   std::int64_t k_stride, v_stride, first_position;
   KvLayout cache;
 };
@@ -103,11 +105,11 @@ struct KvAppendArgs {
 /// that count. Query head h reads kv head h / (n_heads / n_kv_heads).
 inline constexpr std::int64_t kAttentionBlock = 64;
 struct AttentionArgs {
-  const float* q;               ///< [M, H * D], row stride q_stride
-  float* out;                   ///< [M, H * D], row stride out_stride
+  const float* q;  ///< [M, H * D], row stride q_stride
+  float* out;      ///< [M, H * D], row stride out_stride
   std::int64_t q_stride, out_stride, m, n_heads, first_position, n_positions;
   KvLayout cache;
-  float scale;                  ///< usually 1 / sqrt(D)
+  float scale;  ///< usually 1 / sqrt(D)
   bool causal;
 };
 
@@ -117,29 +119,30 @@ enum class Unary : std::uint8_t { gelu_erf, gelu_tanh };
 /// Ranges are rows unless said otherwise.
 struct KernelTable {
   Isa isa;
-  const char* name;             ///< "avx512vnni"
+  const char* name;  ///< "avx512vnni"
   void (*quantize_s8)(const QuantizeArgs&, Range rows);
-  void (*matmul_w4)(const MatmulQArgs&, Range tiles);   ///< tiles of 16 output columns; K is never split
+  void (*matmul_w4)(const MatmulQArgs&, Range tiles);  ///< tiles of 16 output columns; K is never split
   void (*matmul_w8)(const MatmulQArgs&, Range tiles);
   void (*matmul_f32)(const MatmulFArgs&, Range tiles);
   void (*matmul_f16)(const MatmulFArgs&, Range tiles);
-  void (*rms_norm)(const NormArgs&, Range rows);        ///< y = x / sqrt(mean(x^2) + eps) * weight
-  void (*layer_norm)(const NormArgs&, Range rows);      ///< y = (x - mean) / sqrt(var + eps) * weight + bias
+  void (*rms_norm)(const NormArgs&, Range rows);    ///< y = x / sqrt(mean(x^2) + eps) * weight
+  void (*layer_norm)(const NormArgs&, Range rows);  ///< y = (x - mean) / sqrt(var + eps) * weight + bias
   void (*rope)(const RopeArgs&, Range rows);
   void (*kv_append)(const KvAppendArgs&, Range rows);
   void (*attention)(const AttentionArgs&, std::int64_t head, Range rows);
-  void (*silu_mul)(const float* gate, const float* up, float* y, std::int64_t n);            ///< y = silu(gate) * up
+  void (*silu_mul)(const float* gate, const float* up, float* y, std::int64_t n);  ///< y = silu(gate) * up
   void (*unary)(Unary op, const float* x, float* y, std::int64_t n);
-  void (*add)(const float* x, const float* y, float* out, std::int64_t n);                   ///< out = x + y
+  void (*add)(const float* x, const float* y, float* out, std::int64_t n);  ///< out = x + y
   /// out[m, c] = x[m, c] + scale[c] * y[m, c]  (layer scale); dense rows.
   void (*scale_add)(const float* x, const float* y, const float* scale, float* out, Range rows, std::int64_t c);
   void (*f16_to_f32)(const std::uint16_t* x, float* y, std::int64_t n);
-  void (*f32_to_f16)(const float* x, std::uint16_t* y, std::int64_t n);                      ///< round to nearest even
+  void (*f32_to_f16)(const float* x, std::uint16_t* y, std::int64_t n);  ///< round to nearest even
   /// Limits of this instruction set, for benchmarks: `steps` rounds of dot products of w [64] and a [64], or of fused
-  /// multiply-adds of x [16], on registers alone. Both give the number of multiply-accumulates; sink [16] keeps the sums alive.
+  /// multiply-adds of x [16], on registers alone. Both give the number of multiply-accumulates; sink [16] keeps the
+  /// sums alive.
   std::int64_t (*probe_dot)(std::int64_t steps, const std::uint8_t* w, const std::int8_t* a, float* sink);
   std::int64_t (*probe_fma)(std::int64_t steps, const float* x, float* sink);
-  float (*probe_read)(const float* x, std::int64_t n);                                       ///< reads n floats, n % 64 == 0
+  float (*probe_read)(const float* x, std::int64_t n);  ///< reads n floats, n % 64 == 0
 };
 
 }  // namespace vila::kernels

@@ -1,5 +1,5 @@
-// f32 and f16 weights times f32 activations; see MatmulFArgs. One chain of fused multiply-adds over ascending columns per
-// output, whatever the blocking.
+// f32 and f16 weights times f32 activations; see MatmulFArgs. One chain of fused multiply-adds over ascending columns
+// per output, whatever the blocking.
 #pragma once
 
 namespace vila::kernels::VILA_ISA_NS {

@@ -12,8 +12,8 @@ namespace vila::kernels::VILA_ISA_NS {
 #define VILA_UNROLL _Pragma("GCC unroll 16")
 #define VILA_INLINE [[gnu::always_inline]] inline
 
-// Unpacked at once: 8 tiles x 16 rows x 512 columns = 64 KiB, a part of the second-level cache, so that sums travel through
-// y once in 512 columns. A group of 32 columns has 16 scales in a panel.
+// Unpacked at once: 8 tiles x 16 rows x 512 columns = 64 KiB, a part of the second-level cache, so that sums travel
+// through y once in 512 columns. A group of 32 columns has 16 scales in a panel.
 inline constexpr std::int64_t kPanelTiles = 8;
 inline constexpr std::int64_t kPanelColumns = 512;
 inline constexpr std::int64_t kPanelGroups = 16;
@@ -83,7 +83,9 @@ inline void store_tile(float* y, const float* bias, std::int64_t n, std::int64_t
 }
 
 /// The first `valid` of 16 columns, the rest 0.
-inline F32x16 load_columns(const float* y, int valid) { return valid >= 16 ? load(y) : load_partial(y, valid > 0 ? valid : 0); }
+inline F32x16 load_columns(const float* y, int valid) {
+  return valid >= 16 ? load(y) : load_partial(y, valid > 0 ? valid : 0);
+}
 
 template <class Kind>
 constexpr std::int64_t tile_stride(std::int64_t k_padded) {
@@ -93,7 +95,7 @@ constexpr std::int64_t tile_stride(std::int64_t k_padded) {
 /// One load of NT tiles straight from memory onto the sums of MR rows.
 template <class Kind, int MR, int NT>
 VILA_INLINE void stream_load(const std::uint8_t* w, std::int64_t stride, const std::int8_t* a, std::int64_t a_stride,
-                        typename Kind::Sum (&sum)[MR][NT]) {
+                             typename Kind::Sum (&sum)[MR][NT]) {
   VILA_UNROLL for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
   if constexpr (Kind::kColumnsPerLoad == 8) {
     W4 nibbles[NT];
@@ -121,14 +123,10 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
   const std::uint8_t* w = p.w + tile * stride;
   const std::int8_t* a = p.a + row * p.k_padded;
   F32x16 acc[MR][NT];
-  VILA_UNROLL for (int r = 0; r < MR; ++r) {
-    VILA_UNROLL for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32();
-  }
+  VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32(); }
   for (std::int64_t g = 0; g < groups; ++g) {
     F32x16 dots[MR][NT];
-    VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
-    }
+    VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32(); }
     for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part) {
       typename Kind::Sum sum[MR][NT];
       VILA_UNROLL for (int r = 0; r < MR; ++r) {
@@ -147,7 +145,8 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
       const F32x16 w_scale = load_f16(p.w_scale + at);
       const F32x16 offset = load_offset<Kind>(p, at, w_scale);
       VILA_UNROLL for (int r = 0; r < MR; ++r) {
-        acc[r][t] = finish_group<Kind>(acc[r][t], dots[r][t], w_scale, offset, weighted_at<Kind>(p, row + r, groups, g));
+        acc[r][t] =
+            finish_group<Kind>(acc[r][t], dots[r][t], w_scale, offset, weighted_at<Kind>(p, row + r, groups, g));
       }
     }
   }
@@ -158,8 +157,8 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
 
 /// The sums of `columns` unpacked columns for MR rows and NT tiles, on top of what `sum` holds.
 template <class Kind, int MR, int NT>
-VILA_INLINE void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int64_t a_stride, std::int64_t columns,
-                       typename Kind::Sum (&sum)[MR][NT]) {
+VILA_INLINE void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int64_t a_stride,
+                            std::int64_t columns, typename Kind::Sum (&sum)[MR][NT]) {
   for (std::int64_t k = 0; k < columns; k += 4, panel += 64 * NT, a += 4) {
     W8 w[NT];
     VILA_UNROLL for (int t = 0; t < NT; ++t) w[t] = reload_w8(panel + 64 * t);
@@ -191,9 +190,7 @@ inline void block_dots(const MatmulQArgs& p, std::int64_t row, std::int64_t g, c
                        F32x16 (&dots)[MR][NT]) {
   const std::int64_t parts = p.group / p.a_group;
   const std::int64_t row_parts = p.k_padded / p.a_group;
-  VILA_UNROLL for (int r = 0; r < MR; ++r) {
-    VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32();
-  }
+  VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32(); }
   for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part, panel += p.a_group * 16 * NT) {
     typename Kind::Sum sum[MR][NT];
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
@@ -216,7 +213,8 @@ struct Panel {
 
 /// Groups first..last of rows row..row+MR; the float sums of earlier panels stand in y.
 template <class Kind, int MR, int NT>
-inline void block_panel(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, Range groups, const Panel<NT>& panel) {
+inline void block_panel(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, Range groups,
+                        const Panel<NT>& panel) {
   const std::int64_t all = p.k_padded / p.group;
   const std::int64_t first = tile * 16;
   const int valid = p.n - first < 16 * NT ? static_cast<int>(p.n - first) : 16 * NT;
@@ -244,8 +242,8 @@ inline void block_panel(const MatmulQArgs& p, std::int64_t row, std::int64_t til
   }
 }
 
-/// All rows of `blocks` blocks of NT tiles through unpacked panels; the group is at most kPanelColumns. Rows are the outer
-/// loop inside a panel: a piece of activations is read once for all blocks while the panels stay near.
+/// All rows of `blocks` blocks of NT tiles through unpacked panels; the group is at most kPanelColumns. Rows are the
+/// outer loop inside a panel: a piece of activations is read once for all blocks while the panels stay near.
 template <class Kind, int NT>
 inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t blocks) {
   constexpr std::int64_t kBlocks = kPanelTiles / NT;
@@ -256,7 +254,8 @@ inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t bl
   for (Range groups{0, 0}; groups.begin < all; groups.begin = groups.end) {
     groups.end = groups.begin + step < all ? groups.begin + step : all;
     for (std::int64_t b = 0; b < blocks; ++b) {
-      unpack_panel<Kind, NT>(p, tile + b * NT, groups.begin * p.group, (groups.end - groups.begin) * p.group, panels[b].bytes);
+      unpack_panel<Kind, NT>(p, tile + b * NT, groups.begin * p.group, (groups.end - groups.begin) * p.group,
+                             panels[b].bytes);
       for (std::int64_t g = groups.begin; g < groups.end; ++g) {
         VILA_UNROLL for (int t = 0; t < NT; ++t) {
           const std::int64_t at = ((tile + b * NT + t) * all + g) * 16;

@@ -36,8 +36,11 @@ inline void quantize_s8(const QuantizeArgs& p, Range rows) {
     for (std::int64_t g = 0; g < groups; ++g) {
       const std::int64_t first = g * p.group;
       const std::int64_t left = p.k - first;
-      quantize_group(p.x + m * p.x_stride + first, left < 0 ? 0 : left < p.group ? left : p.group, p.group,
-                     p.q + m * p.k_padded + first, p.scale + m * groups + g, p.sum + m * groups + g);
+      quantize_group(p.x + m * p.x_stride + first,
+                     left < 0         ? 0
+                     : left < p.group ? left
+                                      : p.group,
+                     p.group, p.q + m * p.k_padded + first, p.scale + m * groups + g, p.sum + m * groups + g);
     }
     const std::int64_t parts = p.weight_group / p.group;
     for (std::int64_t first = 0; first < groups; first += parts) {

@@ -62,7 +62,8 @@ GroupScale choose_scale(std::span<const float> group, const WeightFormat& format
   }
   result.scale_bits = f32_to_f16(scale);
   const float rounded = f16_to_f32(result.scale_bits);
-  if (!std::isfinite(rounded)) throw InvalidArgument("[pack] expected a scale within f16, got " + std::to_string(scale));
+  if (!std::isfinite(rounded))
+    throw InvalidArgument("[pack] expected a scale within f16, got " + std::to_string(scale));
   if (format.kind == WeightKind::w4p16x8) {
     result.zero = kNeutralZero;
     if (format.zero == ZeroKind::u8) {
@@ -112,7 +113,8 @@ void pack_floats(std::span<const float> w, PackedMatrix& packed) {
 
 // Index of a row's group among the scales.
 std::size_t scale_index(const PackedMatrix& packed, std::int64_t row, std::int64_t group) {
-  return static_cast<std::size_t>((row / kTileRows * packed.format.n_groups(packed.k) + group) * kTileRows + row % kTileRows);
+  return static_cast<std::size_t>((row / kTileRows * packed.format.n_groups(packed.k) + group) * kTileRows +
+                                  row % kTileRows);
 }
 
 void put(PackedMatrix& packed, std::int64_t row, std::int64_t column, int q) {
@@ -138,8 +140,8 @@ PackedMatrix pack_matrix(std::span<const float> w, std::int64_t n, std::int64_t 
     for (std::int64_t group = 0; group < format.n_groups(k); ++group) {
       const std::int64_t begin = group * group_columns;
       const std::int64_t end = std::min(begin + group_columns, k);
-      const GroupScale scale =
-          choose_scale(w.subspan(static_cast<std::size_t>(row * k + begin), static_cast<std::size_t>(end - begin)), format);
+      const GroupScale scale = choose_scale(
+          w.subspan(static_cast<std::size_t>(row * k + begin), static_cast<std::size_t>(end - begin)), format);
       const std::size_t at = scale_index(packed, row, group);
       packed.scales[at] = scale.scale_bits;
       if (format.zero == ZeroKind::u8) packed.zeros[at] = static_cast<std::uint8_t>(scale.zero);
@@ -160,8 +162,8 @@ PackedMatrix pack_int4(std::span<const std::uint8_t> q, std::span<const std::uin
     throw InvalidArgument("[pack] expected a w4p16x8 format, got " + format.to_string());
   }
   if (k % format.group != 0) {
-    throw InvalidArgument("[pack] columns: expected a multiple of the group " + std::to_string(format.group) + ", got " +
-                          std::to_string(k));
+    throw InvalidArgument("[pack] columns: expected a multiple of the group " + std::to_string(format.group) +
+                          ", got " + std::to_string(k));
   }
   PackedMatrix packed = empty_matrix(n, k, format);
   const std::int64_t groups = format.n_groups(k);
@@ -180,7 +182,8 @@ PackedMatrix pack_int4(std::span<const std::uint8_t> q, std::span<const std::uin
       const std::size_t to = scale_index(packed, row, group);
       packed.scales[to] = scales[from];
       if (!packed.zeros.empty()) {
-        if (zeros[from] > 15) throw InvalidArgument("[pack] zeros: expected values in 0..15, got " + std::to_string(zeros[from]));
+        if (zeros[from] > 15)
+          throw InvalidArgument("[pack] zeros: expected values in 0..15, got " + std::to_string(zeros[from]));
         packed.zeros[to] = zeros[from];
       }
       if (!packed.offsets.empty()) packed.offsets[to] = offsets[from];

@@ -21,8 +21,8 @@ struct PackedMatrix {
 };
 
 /// Packs row-major f32 `w` [n, k]; integer formats are quantised round-to-nearest:
-/// w8: s = max|w| / 127; w4 (ZeroKind::none): s = signed extreme / -8; w4 (u8): s = (max - min) / 15, z = round(-min / s),
-/// with 0 inside [min, max]. Scales are rounded to f16 first and the values quantised with the rounded scale.
+/// w8: s = max|w| / 127; w4 (ZeroKind::none): s = signed extreme / -8; w4 (u8): s = (max - min) / 15, z = round(-min /
+/// s), with 0 inside [min, max]. Scales are rounded to f16 first and the values quantised with the rounded scale.
 /// ZeroKind::f16_offset cannot be produced by rounding (InvalidArgument): it exists to import AWQ.
 PackedMatrix pack_matrix(std::span<const float> w, std::int64_t n, std::int64_t k, const WeightFormat& format);
 

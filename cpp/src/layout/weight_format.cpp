@@ -10,8 +10,10 @@ namespace {
 constexpr std::int64_t kWholeRowStep = 128;  // columns of whole-row int8 are padded to this
 
 [[noreturn]] void unknown(std::string_view text) {
-  throw InvalidArgument("[weight format] expected f32p16, f16p16, w8p16x4g<0|32|64|128> or w4p16x8g<32|64|128> with an "
-                        "optional z or o, got \"" + std::string(text) + "\"");
+  throw InvalidArgument(
+      "[weight format] expected f32p16, f16p16, w8p16x4g<0|32|64|128> or w4p16x8g<32|64|128> with an "
+      "optional z or o, got \"" +
+      std::string(text) + "\"");
 }
 
 }  // namespace
@@ -45,10 +47,14 @@ WeightFormat WeightFormat::parse(std::string_view text) {
 
 std::string WeightFormat::to_string() const {
   switch (kind) {
-    case WeightKind::f32p16: return "f32p16";
-    case WeightKind::f16p16: return "f16p16";
-    case WeightKind::w8p16x4: return "w8p16x4g" + std::to_string(group);
-    case WeightKind::w4p16x8: break;
+    case WeightKind::f32p16:
+      return "f32p16";
+    case WeightKind::f16p16:
+      return "f16p16";
+    case WeightKind::w8p16x4:
+      return "w8p16x4g" + std::to_string(group);
+    case WeightKind::w4p16x8:
+      break;
   }
   return "w4p16x8g" + std::to_string(group) + (zero == ZeroKind::u8 ? "z" : zero == ZeroKind::f16_offset ? "o" : "");
 }
@@ -59,10 +65,14 @@ std::int64_t WeightFormat::padded_k(std::int64_t k) const {
 
 std::int64_t WeightFormat::tile_bytes(std::int64_t k) const {
   switch (kind) {
-    case WeightKind::f32p16: return k * kTileRows * 4;
-    case WeightKind::f16p16: return k * kTileRows * 2;
-    case WeightKind::w8p16x4: return padded_k(k) * kTileRows;
-    case WeightKind::w4p16x8: return padded_k(k) * kTileRows / 2;
+    case WeightKind::f32p16:
+      return k * kTileRows * 4;
+    case WeightKind::f16p16:
+      return k * kTileRows * 2;
+    case WeightKind::w8p16x4:
+      return padded_k(k) * kTileRows;
+    case WeightKind::w4p16x8:
+      return padded_k(k) * kTileRows / 2;
   }
   return 0;
 }

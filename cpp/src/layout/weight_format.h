@@ -34,10 +34,14 @@ struct WeightFormat {
   [[nodiscard]] std::int64_t padded_k(std::int64_t k) const;
   /// Columns that share one scale, never 0 for integer formats.
   [[nodiscard]] std::int64_t group_columns(std::int64_t k) const { return group > 0 ? group : padded_k(k); }
-  [[nodiscard]] std::int64_t n_groups(std::int64_t k) const { return is_integer() ? padded_k(k) / group_columns(k) : 0; }
+  [[nodiscard]] std::int64_t n_groups(std::int64_t k) const {
+    return is_integer() ? padded_k(k) / group_columns(k) : 0;
+  }
   /// Bytes of one tile of 16 rows, and of the whole packed matrix without scales.
   [[nodiscard]] std::int64_t tile_bytes(std::int64_t k) const;
-  [[nodiscard]] std::int64_t packed_bytes(std::int64_t n, std::int64_t k) const { return padded_n(n) / kTileRows * tile_bytes(k); }
+  [[nodiscard]] std::int64_t packed_bytes(std::int64_t n, std::int64_t k) const {
+    return padded_n(n) / kTileRows * tile_bytes(k);
+  }
 
   bool operator==(const WeightFormat&) const = default;
 };

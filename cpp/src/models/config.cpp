@@ -94,7 +94,8 @@ ProjectorConfig projector_config(const Json& json) {
   } else if (kind == "mlp_downsample") {
     c.kind = ProjectorConfig::Kind::mlp_downsample;
   } else {
-    throw UnsupportedError("[config] projector.kind: expected identity, linear, mlp_gelu or mlp_downsample, got " + kind);
+    throw UnsupportedError("[config] projector.kind: expected identity, linear, mlp_gelu or mlp_downsample, got " +
+                           kind);
   }
   c.in_dim = extent(json, "in_dim");
   c.out_dim = extent(json, "out_dim");
@@ -140,7 +141,8 @@ ModelConfig ModelConfig::from_json(const Json& json) {
         wrong("s2.scales", "multiples of max_split " + std::to_string(s2.max_split), std::to_string(scale));
       }
     }
-    if (s2.scales.front() != s2.max_split) wrong("s2.scales", "the first to be max_split", std::to_string(s2.scales.front()));
+    if (s2.scales.front() != s2.max_split)
+      wrong("s2.scales", "the first to be max_split", std::to_string(s2.scales.front()));
     if (s2.scales.back() != c.image.size) wrong("image.size", "the largest scale", std::to_string(c.image.size));
     c.s2 = s2;
   } else if (c.image.size != c.vision.image_size) {
@@ -153,7 +155,8 @@ ModelConfig ModelConfig::from_json(const Json& json) {
   if (c.projector.out_dim != c.llm.dim) {
     wrong("projector.out_dim", std::to_string(c.llm.dim) + " (llm.dim)", std::to_string(c.projector.out_dim));
   }
-  if (c.projector.kind == ProjectorConfig::Kind::mlp_downsample && c.vision.has_class_token() && !c.vision.drop_class_token) {
+  if (c.projector.kind == ProjectorConfig::Kind::mlp_downsample && c.vision.has_class_token() &&
+      !c.vision.drop_class_token) {
     wrong("projector.kind", "a projector without a grid when the class token is kept", "mlp_downsample");
   }
   c.n_video_frames = json.at("video").at("n_frames").integer(1, 4096);

@@ -1,4 +1,5 @@
-// InternViT (Chen et al., arXiv:2312.14238): class token, RMSNorm, fused qkv, q/k norm over the whole width, layer scale.
+// InternViT (Chen et al., arXiv:2312.14238): class token, RMSNorm, fused qkv, q/k norm over the whole width, layer
+// scale.
 #pragma once
 
 #include <vector>

@@ -28,10 +28,12 @@ class LlamaModel {
   [[nodiscard]] const LlamaConfig& config() const { return config_; }
 
   /// Rows of the embedding table: out [T, C].
-  void embed(ExecContext& ctx, std::span<const std::int32_t> ids, Rows out) const { ops::embed(ctx, embedding_, ids, out); }
+  void embed(ExecContext& ctx, std::span<const std::int32_t> ids, Rows out) const {
+    ops::embed(ctx, embedding_, ids, out);
+  }
 
-  /// Runs x [T, C] through all blocks in place; row t stands at first_position + t, and its keys and values are appended
-  /// to `cache` (one layout per layer, holding the positions before). Throws Cancelled between layers.
+  /// Runs x [T, C] through all blocks in place; row t stands at first_position + t, and its keys and values are
+  /// appended to `cache` (one layout per layer, holding the positions before). Throws Cancelled between layers.
   void forward(ExecContext& ctx, std::span<const kernels::KvLayout> cache, std::int64_t first_position, Rows x) const;
 
   /// Vocabulary logits [T, V] of rows that left forward(); x is overwritten by its norm.

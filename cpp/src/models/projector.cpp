@@ -42,11 +42,15 @@ void space_to_depth(Rows features, Rows out) {
 
 Projector::Projector(const ProjectorConfig& c, const WeightScope& scope) : config_(c) {
   switch (c.kind) {
-    case ProjectorConfig::Kind::identity: break;
-    case ProjectorConfig::Kind::linear: linears_.emplace_back(scope, "layers", c.out_dim, c.in_dim, Bias::yes); break;
+    case ProjectorConfig::Kind::identity:
+      break;
+    case ProjectorConfig::Kind::linear:
+      linears_.emplace_back(scope, "layers", c.out_dim, c.in_dim, Bias::yes);
+      break;
     case ProjectorConfig::Kind::mlp_gelu:
       for (std::int64_t i = 0; i < c.depth; ++i) {
-        linears_.emplace_back(scope, "layers." + std::to_string(2 * i), c.out_dim, i == 0 ? c.in_dim : c.out_dim, Bias::yes);
+        linears_.emplace_back(scope, "layers." + std::to_string(2 * i), c.out_dim, i == 0 ? c.in_dim : c.out_dim,
+                              Bias::yes);
       }
       break;
     case ProjectorConfig::Kind::mlp_downsample:

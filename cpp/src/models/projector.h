@@ -22,7 +22,7 @@ class Projector {
 
  private:
   ProjectorConfig config_;
-  LayerNorm norm_;             // mlp_downsample only
+  LayerNorm norm_;  // mlp_downsample only
   std::vector<Linear> linears_;
 };
 

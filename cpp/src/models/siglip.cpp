@@ -16,7 +16,8 @@ void patchify(const VisionConfig& c, const float* pixels, Rows out) {
     float* to = out.row(row);
     for (std::int64_t channel = 0; channel < 3; ++channel) {
       for (std::int64_t y = 0; y < patch; ++y, to += patch) {
-        const std::int64_t source = (channel * c.image_size + row / grid * patch + y) * c.image_size + row % grid * patch;
+        const std::int64_t source =
+            (channel * c.image_size + row / grid * patch + y) * c.image_size + row % grid * patch;
         std::memcpy(to, pixels + source, static_cast<std::size_t>(patch) * sizeof(float));
       }
     }

@@ -42,8 +42,8 @@ void VisionEncoder::tower(ExecContext& ctx, const float* pixels, Rows features) 
   std::visit([&](const auto& tower) { tower.forward(ctx, pixels, features); }, tower_);
 }
 
-// Per scale: resize, cut into tiles, run the tower on each, lay the tiles' grids side by side, shrink that map to the first
-// scale's grid; the scales' channels stand behind each other.
+// Per scale: resize, cut into tiles, run the tower on each, lay the tiles' grids side by side, shrink that map to the
+// first scale's grid; the scales' channels stand behind each other.
 void VisionEncoder::multi_scale(ExecContext& ctx, std::span<const float> pixels, Rows features) const {
   const VisionConfig& vision = config_.vision;
   const std::int64_t tile = config_.s2->max_split;

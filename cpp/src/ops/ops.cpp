@@ -21,7 +21,9 @@ void for_rows(ExecContext& ctx, std::int64_t rows, std::int64_t cols, F&& f) {
   }
   const std::int64_t pieces = 4 * ctx.pool.size();
   ctx.pool.parallel_for(rows, std::max<std::int64_t>(1, (rows + pieces - 1) / pieces),
-                        [&](std::int64_t begin, std::int64_t end) { f(Range{begin, end}); });
+                        [&](std::int64_t begin, std::int64_t end) {
+                          f(Range{begin, end});
+                        });
 }
 
 bool same_shape(const Rows& a, const Rows& b) { return a.rows == b.rows && a.cols == b.cols; }
@@ -57,9 +59,9 @@ void linear_group(ExecContext& ctx, Activations& x, std::span<const LinearJob> j
   const auto run = [&](const LinearJob& job, Range tiles) {
     const Weight& w = *job.weight;
     if (w.format.is_integer()) {
-      const kernels::MatmulQArgs args{x.q_,      x.scale_, x.sum_, x.weighted_,   w.values, w.scales,    w.zeros,
-                                      w.offsets, job.bias, job.y.data, a.rows, w.n, x.k_padded_, x.group_, x.a_group_,
-                                      job.y.stride};
+      const kernels::MatmulQArgs args{x.q_,        x.scale_,  x.sum_,     x.weighted_, w.values, w.scales,
+                                      w.zeros,     w.offsets, job.bias,   job.y.data,  a.rows,   w.n,
+                                      x.k_padded_, x.group_,  x.a_group_, job.y.stride};
       (w.format.kind == WeightKind::w4p16x8 ? ctx.kernels.matmul_w4 : ctx.kernels.matmul_w8)(args, tiles);
     } else {
       const kernels::MatmulFArgs args{a.data, a.stride, w.values, job.bias, job.y.data, a.rows, w.n, w.k, job.y.stride};
@@ -71,7 +73,8 @@ void linear_group(ExecContext& ctx, Activations& x, std::span<const LinearJob> j
   for (const LinearJob& job : jobs) {
     if (job.weight->format.is_integer()) VILA_CHECK(job.weight->format.group_columns(a.cols) == x.group_);
   }
-  // Pieces of a multiple of 4 tiles suit the register blocking of prefill; about 8 pieces a thread even out unequal cores.
+  // Pieces of a multiple of 4 tiles suit the register blocking of prefill; about 8 pieces a thread even out unequal
+  // cores.
   const std::int64_t pieces = 8 * ctx.pool.size();
   const std::int64_t grain = round_up(std::max<std::int64_t>(1, total_tiles / pieces), 4);
   ctx.pool.parallel_for(total_tiles, grain, [&](std::int64_t begin, std::int64_t end) {
@@ -121,11 +124,11 @@ void kv_append(ExecContext& ctx, Rows k, Rows v, std::int64_t first_position, co
 void attention(ExecContext& ctx, Rows q, const kernels::KvLayout& cache, const AttentionShape& shape, Rows out) {
   VILA_CHECK(same_shape(q, out) && q.cols == shape.n_heads * cache.head_dim);
   VILA_CHECK(shape.n_heads % cache.n_kv_heads == 0);
-  VILA_CHECK(shape.n_positions <= cache.capacity && (!shape.causal || shape.first_position + q.rows <= shape.n_positions));
-  const kernels::AttentionArgs args{q.data,        out.data,        q.stride,
-                                    out.stride,    q.rows,          shape.n_heads,
-                                    shape.first_position, shape.n_positions, cache,
-                                    shape.scale,   shape.causal};
+  VILA_CHECK(shape.n_positions <= cache.capacity &&
+             (!shape.causal || shape.first_position + q.rows <= shape.n_positions));
+  const kernels::AttentionArgs args{
+      q.data, out.data,    q.stride,    out.stride, q.rows, shape.n_heads, shape.first_position, shape.n_positions,
+      cache,  shape.scale, shape.causal};
   constexpr std::int64_t kRowBlock = 48;  // a multiple of the kernels' row blocking; small enough to balance threads
   const std::int64_t blocks = (q.rows + kRowBlock - 1) / kRowBlock;
   ctx.pool.parallel_for(shape.n_heads * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -158,11 +161,13 @@ void add(ExecContext& ctx, Rows x, Rows y) {
 
 void scale_add(ExecContext& ctx, Rows x, const float* scale, Rows y) {
   VILA_CHECK(same_shape(x, y) && x.dense() && y.dense());
-  for_rows(ctx, x.rows, x.cols, [&](Range rows) { ctx.kernels.scale_add(x.data, y.data, scale, x.data, rows, x.cols); });
+  for_rows(ctx, x.rows, x.cols,
+           [&](Range rows) { ctx.kernels.scale_add(x.data, y.data, scale, x.data, rows, x.cols); });
 }
 
 void embed(ExecContext& ctx, const TensorView& table, std::span<const std::int32_t> ids, Rows out) {
-  VILA_CHECK(table.shape.size() == 2 && table.shape[1] == out.cols && out.rows == static_cast<std::int64_t>(ids.size()));
+  VILA_CHECK(table.shape.size() == 2 && table.shape[1] == out.cols &&
+             out.rows == static_cast<std::int64_t>(ids.size()));
   for (std::size_t i = 0; i < ids.size(); ++i) {
     VILA_CHECK(ids[i] >= 0 && ids[i] < table.shape[0]);
     const std::int64_t offset = ids[i] * out.cols;

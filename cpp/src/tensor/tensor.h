@@ -16,12 +16,16 @@ enum class DType : std::uint8_t { f32, f16, bf16, i32, i64, s8, u8 };
 [[nodiscard]] constexpr std::int64_t dtype_bytes(DType dtype) {
   switch (dtype) {
     case DType::f32:
-    case DType::i32: return 4;
+    case DType::i32:
+      return 4;
     case DType::f16:
-    case DType::bf16: return 2;
-    case DType::i64: return 8;
+    case DType::bf16:
+      return 2;
+    case DType::i64:
+      return 8;
     case DType::s8:
-    case DType::u8: return 1;
+    case DType::u8:
+      return 1;
   }
   return 0;
 }
@@ -52,7 +56,9 @@ struct Rows {
   /// Rows begin..begin+count.
   [[nodiscard]] Rows slice(std::int64_t begin, std::int64_t count) const { return {row(begin), count, cols, stride}; }
   /// Columns begin..begin+count of every row.
-  [[nodiscard]] Rows columns(std::int64_t begin, std::int64_t count) const { return {data + begin, rows, count, stride}; }
+  [[nodiscard]] Rows columns(std::int64_t begin, std::int64_t count) const {
+    return {data + begin, rows, count, stride};
+  }
   [[nodiscard]] bool dense() const { return stride == cols; }
 };
 

@@ -11,7 +11,7 @@ constexpr std::size_t kFirstBlock = std::size_t{1} << 20;
 
 }  // namespace
 
-void Workspace::Free::operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
+void Workspace::Free::operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{kAlignment}); }
 
 Workspace::Frame::Frame(Workspace& workspace)
     : workspace_(workspace), block_(workspace.block_), used_(workspace.used_) {
@@ -26,7 +26,7 @@ Workspace::Frame::~Frame() {
     std::size_t total = workspace_.capacity_bytes();
     workspace_.blocks_.clear();
     workspace_.block_ = workspace_.used_ = 0;
-    auto* data = static_cast<std::byte*>(::operator new(total, std::align_val_t{kAlignment}, std::nothrow));
+    auto* data = static_cast<std::byte*>(::operator new (total, std::align_val_t{kAlignment}, std::nothrow));
     if (data != nullptr) workspace_.blocks_.push_back({std::unique_ptr<std::byte, Free>(data), total});
   }
 }
@@ -39,7 +39,7 @@ void* Workspace::allocate(std::size_t bytes) {
   }
   if (block_ == blocks_.size()) {
     const std::size_t size = std::max({bytes, kFirstBlock, capacity_bytes()});
-    auto* data = static_cast<std::byte*>(::operator new(size, std::align_val_t{kAlignment}));
+    auto* data = static_cast<std::byte*>(::operator new (size, std::align_val_t{kAlignment}));
     blocks_.push_back({std::unique_ptr<std::byte, Free>(data), size});
   }
   void* result = blocks_[block_].data.get() + used_;

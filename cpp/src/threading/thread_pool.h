@@ -11,8 +11,8 @@
 
 namespace vila {
 
-/// Runs parallel regions. Any thread may call parallel_for; regions take turns, so several sessions interleave region by
-/// region. The calling thread works too. Idle threads spin for a moment and then sleep.
+/// Runs parallel regions. Any thread may call parallel_for; regions take turns, so several sessions interleave region
+/// by region. The calling thread works too. Idle threads spin for a moment and then sleep.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);
@@ -31,7 +31,8 @@ class ThreadPool {
       f(std::int64_t{0}, n);
       return;
     }
-    run(n, grain, [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<F*>(context))(begin, end); },
+    run(
+        n, grain, [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<F*>(context))(begin, end); },
         const_cast<void*>(static_cast<const void*>(&f)));
   }
 

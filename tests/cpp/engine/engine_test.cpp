@@ -1,13 +1,13 @@
 #include "vila/engine.h"
 
-#include <gtest/gtest.h>
-
 #include <cstring>
 #include <random>
 #include <string>
 #include <thread>
 #include <tuple>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -110,14 +110,14 @@ TEST_P(EngineVariants, PrefixReuseEqualsAFreshRun) {
   EXPECT_LT(warm.start(ask(other), params).stats().cached_tokens, fresh.position());
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, EngineVariants,
-    testing::Values(Variant{"f32", {}}, Variant{"f16", {.llm_format = "f16p16", .vision_format = "f16p16"}},
-                    Variant{"int8", {.llm_format = "w8p16x4g32", .vision_format = "w8p16x4g0"}},
-                    Variant{"int4", {.llm_format = "w4p16x8g32z", .vision_format = "w8p16x4g32"}},
-                    Variant{"int4_symmetric", {.llm_format = "w4p16x8g32"}}, Variant{"intern_vit", {.intern_vit = true}},
-                    Variant{"s2", {.s2 = true}}),
-    [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Models, EngineVariants,
+                         testing::Values(Variant{"f32", {}},
+                                         Variant{"f16", {.llm_format = "f16p16", .vision_format = "f16p16"}},
+                                         Variant{"int8", {.llm_format = "w8p16x4g32", .vision_format = "w8p16x4g0"}},
+                                         Variant{"int4", {.llm_format = "w4p16x8g32z", .vision_format = "w8p16x4g32"}},
+                                         Variant{"int4_symmetric", {.llm_format = "w4p16x8g32"}},
+                                         Variant{"intern_vit", {.intern_vit = true}}, Variant{"s2", {.s2 = true}}),
+                         [](const auto& test) { return test.param.name; });
 
 class EngineTest : public testing::Test {
  protected:
@@ -219,9 +219,11 @@ TEST_F(EngineTest, ErrorsNameWhatWasExpected) {
   expect_error<CapacityError>([&] { (void)other.start(too_long); }, {"at most 511 tokens", "got 772"});
   EXPECT_EQ(run(other, ask(image_)).size(), 12U);
   expect_error<UnsupportedError>([&] { (void)Engine::load(dir_.path(), {.isa = "pentium"}); }, {"pentium", "scalar"});
-  expect_error<UnsupportedError>([&] { (void)Engine::load(dir_.path(), {.conv_mode = "nope"}); }, {"nope", "vicuna_v1"});
+  expect_error<UnsupportedError>([&] { (void)Engine::load(dir_.path(), {.conv_mode = "nope"}); },
+                                 {"nope", "vicuna_v1"});
   expect_error<InvalidArgument>([&] { (void)Engine::load(dir_.path(), {.threads = -1}); }, {"threads", "-1"});
-  expect_error<InvalidArgument>([&] { (void)Engine::load(dir_.path(), {.max_context = 4096}); }, {"max_context", "512"});
+  expect_error<InvalidArgument>([&] { (void)Engine::load(dir_.path(), {.max_context = 4096}); },
+                                {"max_context", "512"});
 }
 
 TEST_F(EngineTest, ContextEndsTheAnswer) {

@@ -1,8 +1,8 @@
 #include "engine/kv_cache.h"
 
-#include <gtest/gtest.h>
-
 #include <cstring>
+
+#include <gtest/gtest.h>
 
 namespace vila {
 namespace {
@@ -24,9 +24,11 @@ TEST(KvCache, CopiesPositionsOfEveryHeadAndLayer) {
   const kernels::KvLayout& copy = to.layers()[1];
   for (std::int64_t head = 0; head < 3; ++head) {
     const std::int64_t k_first = (head * 128 + 16) * 24;
-    EXPECT_EQ(std::memcmp(static_cast<float*>(copy.k) + k_first, static_cast<float*>(source.k) + k_first, 24 * 24 * 4), 0);
+    EXPECT_EQ(std::memcmp(static_cast<float*>(copy.k) + k_first, static_cast<float*>(source.k) + k_first, 24 * 24 * 4),
+              0);
     const std::int64_t v_first = (head * 128 + 16) * 32;
-    EXPECT_EQ(std::memcmp(static_cast<float*>(copy.v) + v_first, static_cast<float*>(source.v) + v_first, 24 * 32 * 4), 0);
+    EXPECT_EQ(std::memcmp(static_cast<float*>(copy.v) + v_first, static_cast<float*>(source.v) + v_first, 24 * 32 * 4),
+              0);
     EXPECT_EQ(static_cast<float*>(copy.v)[(head * 128 + 15) * 32], 0.0F);
     EXPECT_EQ(static_cast<float*>(copy.v)[(head * 128 + 40) * 32], 0.0F);
   }

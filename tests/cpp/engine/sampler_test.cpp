@@ -1,10 +1,10 @@
 #include "engine/sampler.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <map>
 #include <numeric>
+
+#include <gtest/gtest.h>
 
 #include "support/expect_error.h"
 
@@ -67,7 +67,7 @@ TEST(Sampler, RepetitionPenaltyDiscouragesWhatWasSaid) {
   const std::vector<std::int32_t> history = {0, 0, 2};
   const Choice choice = Sampler({.repetition_penalty = 2.0F}).pick(logits, history, 0);
   EXPECT_EQ(choice.id, 1);
-  EXPECT_FLOAT_EQ(logits[0], 1.0F);   // once, though seen twice
+  EXPECT_FLOAT_EQ(logits[0], 1.0F);  // once, though seen twice
   EXPECT_FLOAT_EQ(logits[2], -1.0F);
 }
 

@@ -1,8 +1,8 @@
 #include "io/checkpoint.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/expect_error.h"
 #include "support/safetensors_writer.h"
@@ -31,10 +31,12 @@ struct Fixture {
 
 TEST(Checkpoint, BindsByNameAndShape) {
   Fixture f;
-  const Checkpoint checkpoint = f.open(kConfig,
+  const Checkpoint checkpoint = f.open(
+      kConfig,
       R"({"__metadata__": {"a.m": "w8p16x4g32"}, "a.m.weight": {"dtype": "U8", "shape": [1, 16, 64], "data_offsets": [0, 1024]},)"
       R"("a.m.weight_scale": {"dtype": "F16", "shape": [1, 2, 16], "data_offsets": [1024, 1088]},)"
-      R"("a.v": {"dtype": "F32", "shape": [3], "data_offsets": [1088, 1100]}})", 1100);
+      R"("a.v": {"dtype": "F32", "shape": [3], "data_offsets": [1088, 1100]}})",
+      1100);
   const WeightScope scope = checkpoint.root().sub("a");
   EXPECT_NE(scope.vector("v", 3), nullptr);
   const Weight weight = scope.matrix("m", 10, 50);  // padded to 16 rows and 64 columns
@@ -47,15 +49,15 @@ TEST(Checkpoint, BindsByNameAndShape) {
 
 TEST(Checkpoint, CollectsEverythingThatIsWrong) {
   Fixture f;
-  const Checkpoint checkpoint = f.open(kConfig,
-      R"({"__metadata__": {"m": "w9"}, "v": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}})", 12);
+  const Checkpoint checkpoint = f.open(
+      kConfig, R"({"__metadata__": {"m": "w9"}, "v": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}})", 12);
   (void)checkpoint.root().vector("v", 4);
   (void)checkpoint.root().vector("missing", 4);
   (void)checkpoint.root().matrix("m", 16, 16);
   (void)checkpoint.root().matrix("no_format", 16, 16);
   expect_error<CheckpointError>([&] { checkpoint.finish(); },
-                                {"4 tensors", "v: expected F32 [4], got F32 [3]", "missing: expected F32 [4], got nothing",
-                                 "m: ", "w9", "no_format"});
+                                {"4 tensors", "v: expected F32 [4], got F32 [3]",
+                                 "missing: expected F32 [4], got nothing", "m: ", "w9", "no_format"});
 }
 
 TEST(Checkpoint, RefusesTensorsNobodyAskedFor) {
@@ -67,10 +69,12 @@ TEST(Checkpoint, RefusesTensorsNobodyAskedFor) {
 
 TEST(Checkpoint, RefusesOtherFoldersAndVersions) {
   Fixture f;
-  expect_error<CheckpointError>([&] { (void)f.open(R"({"model_type": "llava_llama"})", "{}", 0); }, {"convert it first"});
+  expect_error<CheckpointError>([&] { (void)f.open(R"({"model_type": "llava_llama"})", "{}", 0); },
+                                {"convert it first"});
   expect_error<UnsupportedError>([&] { (void)f.open(R"({"format": "vila_engine", "format_version": 9})", "{}", 0); },
                                  {"expected 1, got 9"});
-  expect_error<IoError>([&] { const Checkpoint c("/nonexistent", Checkpoint::Memory::mapped, f.pool); }, {"config.json"});
+  expect_error<IoError>([&] { const Checkpoint c("/nonexistent", Checkpoint::Memory::mapped, f.pool); },
+                        {"config.json"});
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #include "io/mapped_file.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -31,7 +31,8 @@ TEST(FileBytes, EmptyAndMissingFiles) {
   const testing_support::TempDir dir;
   ThreadPool pool(2);
   EXPECT_TRUE(FileBytes::map(dir.write("empty", "")).bytes().empty());
-  testing_support::expect_error<IoError>([&] { (void)FileBytes::read(dir.path() / "none", pool); }, {"cannot open", "none"});
+  testing_support::expect_error<IoError>([&] { (void)FileBytes::read(dir.path() / "none", pool); },
+                                         {"cannot open", "none"});
   testing_support::expect_error<IoError>([&] { (void)FileBytes::map(dir.path()); }, {"regular file"});
 }
 

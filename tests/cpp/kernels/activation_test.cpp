@@ -97,7 +97,8 @@ TEST_P(Activation, TailsGiveTheSameBits) {
     std::vector<float> in_place = x;
     table().unary(Unary::gelu_tanh, in_place.data(), in_place.data(), n);
     for (std::int64_t i = 0; i < 40; ++i) {
-      ASSERT_EQ(in_place[static_cast<std::size_t>(i)], i < n ? gelu[static_cast<std::size_t>(i)] : x[static_cast<std::size_t>(i)]);
+      ASSERT_EQ(in_place[static_cast<std::size_t>(i)],
+                i < n ? gelu[static_cast<std::size_t>(i)] : x[static_cast<std::size_t>(i)]);
     }
   }
 }

@@ -1,5 +1,5 @@
-// Executes one instruction that only some ARM CPUs have, so that a test of an emulated CPU model can see what it refuses:
-// arm_probe fmla|sdot|smmla ends normally or with an illegal instruction.
+// Executes one instruction that only some ARM CPUs have, so that a test of an emulated CPU model can see what it
+// refuses: arm_probe fmla|sdot|smmla ends normally or with an illegal instruction.
 #include <cstring>
 
 int main(int argc, char** argv) {

@@ -1,5 +1,5 @@
-// Attention: against double precision, grouped heads, causal or not, and the same bits on every table, for every split of
-// the rows and every way of cutting a prompt into chunks.
+// Attention: against double precision, grouped heads, causal or not, and the same bits on every table, for every split
+// of the rows and every way of cutting a prompt into chunks.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -20,7 +20,8 @@ struct Case {
 
   [[nodiscard]] std::string name() const {
     return "m" + std::to_string(m) + " first" + std::to_string(first) + " heads" + std::to_string(n_heads) + "/" +
-           std::to_string(n_kv_heads) + " dim" + std::to_string(dim) + (f16 ? " f16" : " f32") + (causal ? " causal" : "");
+           std::to_string(n_kv_heads) + " dim" + std::to_string(dim) + (f16 ? " f16" : " f32") +
+           (causal ? " causal" : "");
   }
   [[nodiscard]] std::int64_t positions() const { return first + m; }
   [[nodiscard]] std::int64_t width() const { return n_heads * dim; }
@@ -37,7 +38,8 @@ class Input {
     const std::int64_t kv_width = c.n_kv_heads * c.dim;
     const std::vector<float> k = random.normals(c.positions() * kv_width);
     const std::vector<float> v = random.normals(c.positions() * kv_width);
-    compiled_kernels().back()->kv_append({k.data(), v.data(), kv_width, kv_width, 0, cache_.layout}, {0, c.positions()});
+    compiled_kernels().back()->kv_append({k.data(), v.data(), kv_width, kv_width, 0, cache_.layout},
+                                         {0, c.positions()});
   }
 
   AttentionArgs args(float* out, std::int64_t out_stride) const {
@@ -83,7 +85,8 @@ std::vector<Case> all_cases() {
 }
 
 // A score carries D + 1 roundings; the largest score moves by as much. A weight carries that, the rounding of the
-// shifted score, exp (2 roundings), and one rescaling per block of 64; sums of weights and of weighted values are chains.
+// shifted score, exp (2 roundings), and one rescaling per block of 64; sums of weights and of weighted values are
+// chains.
 double bound_of(const reference::Attention& exact, const Case& c, std::size_t d) {
   const auto blocks = static_cast<double>((exact.seen + kAttentionBlock - 1) / kAttentionBlock);
   const double score = kRound * static_cast<double>(c.dim + 1) * exact.score_magnitude;
@@ -108,7 +111,8 @@ TEST_P(Attention, StaysWithinTheRoundingErrorOfTheReference) {
         const reference::Attention exact = reference::attention(args, head, m);
         for (std::int64_t d = 0; d < c.dim; ++d) {
           const auto i = static_cast<std::size_t>(d);
-          ASSERT_NEAR(out.at(m, head * c.dim + d), exact.out[i].value, bound_of(exact, c, i)) << c.name() << " row " << m;
+          ASSERT_NEAR(out.at(m, head * c.dim + d), exact.out[i].value, bound_of(exact, c, i))
+              << c.name() << " row " << m;
         }
       }
     }
@@ -157,10 +161,20 @@ TEST_P(Attention, GivesTheSameBitsHoweverAPromptIsCutIntoChunks) {
       std::vector<float> out(q.size());
       for (std::int64_t first = 0; first < c.m; first += chunk) {
         const std::int64_t rows = std::min(chunk, c.m - first);
-        table().kv_append({k.data() + first * kv_width, v.data() + first * kv_width, kv_width, kv_width, first, cache.layout},
-                          {0, rows});
-        const AttentionArgs args{q.data() + first * c.width(), out.data() + first * c.width(), c.width(), c.width(), rows,
-                                 c.n_heads, first, first + rows, cache.layout, 0.125F, true};
+        table().kv_append(
+            {k.data() + first * kv_width, v.data() + first * kv_width, kv_width, kv_width, first, cache.layout},
+            {0, rows});
+        const AttentionArgs args{q.data() + first * c.width(),
+                                 out.data() + first * c.width(),
+                                 c.width(),
+                                 c.width(),
+                                 rows,
+                                 c.n_heads,
+                                 first,
+                                 first + rows,
+                                 cache.layout,
+                                 0.125F,
+                                 true};
         attend(table(), c, args, {{0, rows}});
       }
       if (whole.empty()) whole = out;

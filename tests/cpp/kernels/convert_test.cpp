@@ -47,7 +47,8 @@ TEST_P(Convert, RoundsToTheNearestHalfTiesToEven) {
     values.push_back(-value);
   }
   testing_support::Random random(3);
-  for (int i = 0; i < 100000; ++i) values.push_back(std::ldexp(random.uniform(-2.0F, 2.0F), static_cast<int>(random.integer(-30, 17))));
+  for (int i = 0; i < 100000; ++i)
+    values.push_back(std::ldexp(random.uniform(-2.0F, 2.0F), static_cast<int>(random.integer(-30, 17))));
   std::vector<std::uint16_t> halves(values.size());
   table().f32_to_f16(values.data(), halves.data(), static_cast<std::int64_t>(values.size()));
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -60,7 +61,8 @@ TEST_P(Convert, TouchesExactlyTheValuesThatItWasGiven) {
     const std::vector<float> values(static_cast<std::size_t>(n), 1.0F);
     std::vector<std::uint16_t> halves(static_cast<std::size_t>(n + 20), 0xffff);
     table().f32_to_f16(values.data(), halves.data(), n);
-    for (std::int64_t i = 0; i < n + 20; ++i) ASSERT_EQ(halves[static_cast<std::size_t>(i)], i < n ? 0x3c00 : 0xffff) << n;
+    for (std::int64_t i = 0; i < n + 20; ++i)
+      ASSERT_EQ(halves[static_cast<std::size_t>(i)], i < n ? 0x3c00 : 0xffff) << n;
     GuardedOutput back(1, n, n);
     table().f16_to_f32(halves.data(), back.data(), n);
     if (n > 0) {

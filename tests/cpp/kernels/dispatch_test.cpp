@@ -1,14 +1,14 @@
 // The choice of a kernel table: order, names, errors that name the usable tables, and the flags that Linux reports.
 #include "kernels/dispatch.h"
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "kernels/cpu_features.h"
 #include "support/expect_error.h"
@@ -38,9 +38,9 @@ TEST(Dispatch, ListsTheTablesBestFirst) {
 
 TEST(Dispatch, TablesAreComplete) {
   for (const KernelTable* t : compiled_kernels()) {
-    const bool complete = t->quantize_s8 && t->matmul_w4 && t->matmul_w8 && t->matmul_f32 && t->matmul_f16 && t->rms_norm &&
-                          t->layer_norm && t->rope && t->kv_append && t->attention && t->silu_mul && t->unary && t->add &&
-                          t->scale_add && t->f16_to_f32 && t->f32_to_f16;
+    const bool complete = t->quantize_s8 && t->matmul_w4 && t->matmul_w8 && t->matmul_f32 && t->matmul_f16 &&
+                          t->rms_norm && t->layer_norm && t->rope && t->kv_append && t->attention && t->silu_mul &&
+                          t->unary && t->add && t->scale_add && t->f16_to_f32 && t->f32_to_f16;
     EXPECT_TRUE(complete) << t->name;
   }
 }
@@ -64,7 +64,8 @@ TEST(Dispatch, RefusesUnknownNamesAndNamesTheUsableOnes) {
 
 TEST(Dispatch, AnIsaNeedsItsOwnFlagOnly) {
   EXPECT_TRUE(can_run(Isa::scalar, {}));
-  for (const Isa isa : {Isa::avx2, Isa::avxvnni, Isa::avx512, Isa::avx512vnni, Isa::neon, Isa::neon_dotprod, Isa::neon_i8mm}) {
+  for (const Isa isa :
+       {Isa::avx2, Isa::avxvnni, Isa::avx512, Isa::avx512vnni, Isa::neon, Isa::neon_dotprod, Isa::neon_i8mm}) {
     EXPECT_FALSE(can_run(isa, {}));
   }
   CpuFeatures haswell;
@@ -150,7 +151,8 @@ TEST_F(DispatchDeathTest, ObeysTheEnvironment) {
 }
 
 TEST_F(DispatchDeathTest, RefusesAWrongEnvironment) {
-  EXPECT_EXIT(choose("pentium", ""), testing::ExitedWithCode(2), "expected one of .*scalar.*pentium.*not in this build");
+  EXPECT_EXIT(choose("pentium", ""), testing::ExitedWithCode(2),
+              "expected one of .*scalar.*pentium.*not in this build");
 }
 
 TEST_F(DispatchDeathTest, RemembersNothingOfAWrongEnvironment) {

@@ -22,7 +22,8 @@ TEST_P(Elementwise, AddIsTheSumRoundedOnce) {
       ASSERT_TRUE(out.written_exactly()) << n;
     }
     std::vector<float> expected;
-    for (std::int64_t i = 0; i < n; ++i) expected.push_back(x[static_cast<std::size_t>(i)] + y[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < n; ++i)
+      expected.push_back(x[static_cast<std::size_t>(i)] + y[static_cast<std::size_t>(i)]);
     for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(out.at(0, i), expected[static_cast<std::size_t>(i)]);
     table().add(x.data(), y.data(), x.data(), n);
     ASSERT_TRUE(same_bits(x, expected));
@@ -46,12 +47,14 @@ TEST_P(Elementwise, ScaleAddIsOneFusedMultiplyAdd) {
     const std::vector<float> y = random.normals(rows * c);
     const std::vector<float> scale = random.normals(c);
     std::vector<float> expected;
-    for (std::size_t i = 0; i < x.size(); ++i) expected.push_back(std::fma(scale[i % static_cast<std::size_t>(c)], y[i], x[i]));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      expected.push_back(std::fma(scale[i % static_cast<std::size_t>(c)], y[i], x[i]));
     for (const std::vector<Range>& ranges : range_splits(rows)) {
       GuardedOutput out(rows, c, c);
       for (const Range range : ranges) table().scale_add(x.data(), y.data(), scale.data(), out.data(), range, c);
       ASSERT_TRUE(out.written_exactly()) << c;
-      ASSERT_TRUE(same_bits(std::span<const float>(out.data(), expected.size()), std::span<const float>(expected))) << c;
+      ASSERT_TRUE(same_bits(std::span<const float>(out.data(), expected.size()), std::span<const float>(expected)))
+          << c;
     }
     table().scale_add(x.data(), y.data(), scale.data(), x.data(), {0, rows}, c);
     ASSERT_TRUE(same_bits(x, expected)) << c;

@@ -2,14 +2,14 @@
 // comparison of bits, and output matrices that notice writes outside of their rows.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "kernels/dispatch.h"
 #include "kernels/kernel_table.h"
@@ -72,7 +72,8 @@ class GuardedOutput {
       const std::int64_t at = static_cast<std::int64_t>(i) - kRoom;
       const bool inside = at >= 0 && at < rows_ * stride_ && at % stride_ < width_;
       const bool marked = std::bit_cast<std::uint32_t>(values_[i]) == kMarker;
-      if (inside && marked) return testing::AssertionFailure() << "not written: row " << at / stride_ << ", column " << at % stride_;
+      if (inside && marked)
+        return testing::AssertionFailure() << "not written: row " << at / stride_ << ", column " << at % stride_;
       if (!inside && !marked) return testing::AssertionFailure() << "written outside of the rows, at " << at;
     }
     return testing::AssertionSuccess();

@@ -1,9 +1,8 @@
 // Rows appended to the cache: exact places, one rounding to half, zeros in the padding, nothing else touched.
-#include "kernels/kv_test.h"
-
 #include <cmath>
 
 #include "kernels/kernel_test.h"
+#include "kernels/kv_test.h"
 #include "reference/reference.h"
 #include "support/random.h"
 

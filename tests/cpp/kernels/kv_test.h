@@ -1,4 +1,5 @@
-// A cache of keys and values of its own memory for the tests, filled with NaN: whoever reads what was never written, shows.
+// A cache of keys and values of its own memory for the tests, filled with NaN: whoever reads what was never written,
+// shows.
 #pragma once
 
 #include <cstdint>

@@ -1,15 +1,18 @@
 // exp, tanh and erf of simd/math.h on the scalar vector, against double precision over all sizes of numbers. That the
 // other vectors give the same bits is shown through the kernels that use them (activation_test, attention_test).
-#include <gtest/gtest.h>
-
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
+#include <gtest/gtest.h>
+
 #define VILA_ISA_NS math_test_lanes
+// The order matters.
+// clang-format off
 #include "kernels/simd/scalar.h"
 #include "kernels/simd/math.h"
+// clang-format on
 
 namespace vila::kernels::math_test_lanes {
 namespace {
@@ -77,7 +80,9 @@ TEST(Math, ExpOfTheEdges) {
 }
 
 TEST(Math, TanhIsWithinThreeUlp) {
-  const auto check = [](float x, float y) { ASSERT_LE(ulps(y, std::tanh(static_cast<double>(x))), 3.0) << std::hexfloat << x; };
+  const auto check = [](float x, float y) {
+    ASSERT_LE(ulps(y, std::tanh(static_cast<double>(x))), 3.0) << std::hexfloat << x;
+  };
   sweep(kTanh, 0, kLargest, 1009, check);
   sweep(kTanh, kSign, kSign | kLargest, 1009, check);
   EXPECT_TRUE(std::isnan(at(kTanh, std::numeric_limits<float>::quiet_NaN())));

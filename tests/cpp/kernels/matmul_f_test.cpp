@@ -55,8 +55,8 @@ class Operands {
 
 std::int64_t tiles_of(const Case& c) { return (c.n + 15) / 16; }
 
-void multiply(const KernelTable& table, const Case& c, const Operands& operands, GuardedOutput& y, std::int64_t y_stride,
-              const std::vector<Range>& ranges) {
+void multiply(const KernelTable& table, const Case& c, const Operands& operands, GuardedOutput& y,
+              std::int64_t y_stride, const std::vector<Range>& ranges) {
   y.clear();
   const MatmulFArgs args = operands.args(y.data(), y_stride);
   for (const Range range : ranges) (c.half ? table.matmul_f16 : table.matmul_f32)(args, range);

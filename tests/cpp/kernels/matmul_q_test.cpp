@@ -22,7 +22,9 @@ struct Case {
   bool bias;
 
   /// int4 has an activation scale every 32 columns, int8 too unless its group is the whole row.
-  [[nodiscard]] std::int64_t a_group() const { return int4 || (group <= 128 && k_padded > group) ? kActivationGroup : group; }
+  [[nodiscard]] std::int64_t a_group() const {
+    return int4 || (group <= 128 && k_padded > group) ? kActivationGroup : group;
+  }
 
   [[nodiscard]] std::string name() const {
     return std::string(int4 ? "w4" : "w8") + " m" + std::to_string(m) + " n" + std::to_string(n) + " k" +
@@ -41,7 +43,8 @@ class Operands {
     for (std::int8_t& a : a_) a = static_cast<std::int8_t>(random_.integer(-127, 127));
     a_scale_ = random_.uniforms(c.m * c.k_padded / c.a_group(), 0.001F, 0.1F);
     w_.resize(static_cast<std::size_t>(padded_n * c.k_padded / (c.int4 ? 2 : 1)));
-    for (std::uint8_t& w : w_) w = static_cast<std::uint8_t>(c.int4 ? random_.integer(0, 255) : random_.integer(-127, 127));
+    for (std::uint8_t& w : w_)
+      w = static_cast<std::uint8_t>(c.int4 ? random_.integer(0, 255) : random_.integer(-127, 127));
     for (std::int64_t i = 0; i < padded_n * groups; ++i) {
       w_scale_.push_back(reference::double_to_half(random_.uniform(-0.02F, 0.02F)));
       zero_.push_back(static_cast<std::uint8_t>(random_.integer(0, 15)));
@@ -105,15 +108,16 @@ class Operands {
 
 std::int64_t tiles_of(const Case& c) { return (c.n + 15) / 16; }
 
-void multiply(const KernelTable& table, const Case& c, const Operands& operands, GuardedOutput& y, std::int64_t y_stride,
-              const std::vector<Range>& ranges) {
+void multiply(const KernelTable& table, const Case& c, const Operands& operands, GuardedOutput& y,
+              std::int64_t y_stride, const std::vector<Range>& ranges) {
   y.clear();
   const MatmulQArgs args = operands.args(y.data(), y_stride);
   for (const Range range : ranges) (c.int4 ? table.matmul_w4 : table.matmul_w8)(args, range);
 }
 
-// A term passes the chain of its weight group (one fused multiply-add per activation group, at most 4; the integer sum's
-// own rounding where it is long; for the offset zero * scale and the weighted sum) and then the chain of the groups.
+// A term passes the chain of its weight group (one fused multiply-add per activation group, at most 4; the integer
+// sum's own rounding where it is long; for the offset zero * scale and the weighted sum) and then the chain of the
+// groups.
 void expect_close(const Case& c, const MatmulQArgs& args, const GuardedOutput& y) {
   const auto chain = static_cast<double>((c.int4 ? 2 : 1) * (c.k_padded / c.group) + c.group / c.a_group() + 5);
   for (std::int64_t m = 0; m < c.m; ++m) {
@@ -274,7 +278,8 @@ TEST_P(MatmulQ, EqualsTheScalarTableForSubnormalScales) {
       for (std::size_t i = 0; i < operands.w_scale().size(); ++i) {
         operands.w_scale()[i] = static_cast<std::uint16_t>(i % 40 + (i % 2 == 0 ? 0x8000 : 0));
       }
-      for (std::size_t i = 0; i < operands.a_scale().size(); ++i) operands.a_scale()[i] = i % 2 == 0 ? 0x1p-120F : 0x1p-140F;
+      for (std::size_t i = 0; i < operands.a_scale().size(); ++i)
+        operands.a_scale()[i] = i % 2 == 0 ? 0x1p-120F : 0x1p-140F;
       GuardedOutput actual(c.m, c.n, c.n);
       GuardedOutput expected(c.m, c.n, c.n);
       multiply(table(), c, operands, actual, c.n, {{0, tiles_of(c)}});

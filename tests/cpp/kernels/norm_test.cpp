@@ -33,12 +33,14 @@ struct Input {
 double sum_roundings(std::int64_t c) { return static_cast<double>(c) / 16 + 8; }
 
 void expect_rms_norm(const Input& input, const NormArgs& args, const GuardedOutput& y) {
-  const double relative = 1.01 * kRound * (sum_roundings(input.columns) / 2 + 5);  // the root halves the error of its operand
+  const double relative =
+      1.01 * kRound * (sum_roundings(input.columns) / 2 + 5);  // the root halves the error of its operand
   for (std::int64_t m = 0; m < input.rows; ++m) {
     const std::vector<double> expected = reference::rms_norm(args, m);
     for (std::int64_t c = 0; c < input.columns; ++c) {
       const double value = expected[static_cast<std::size_t>(c)];
-      ASSERT_NEAR(y.at(m, c), value, relative * std::abs(value) + 0x1p-149) << "width " << input.columns << " column " << c;
+      ASSERT_NEAR(y.at(m, c), value, relative * std::abs(value) + 0x1p-149)
+          << "width " << input.columns << " column " << c;
     }
   }
 }
@@ -49,7 +51,8 @@ void expect_layer_norm(const Input& input, const NormArgs& args, const GuardedOu
     const reference::LayerNorm expected = reference::layer_norm(args, m);
     const double shift = kRound * sum_roundings(input.columns) * expected.mean_magnitude;
     const double power = expected.variance + args.eps;
-    const double power_error = shift * shift + expected.variance * kRound * (sum_roundings(input.columns) + 4) + power * kRound;
+    const double power_error =
+        shift * shift + expected.variance * kRound * (sum_roundings(input.columns) + 4) + power * kRound;
     const double factor = 1 / std::sqrt(power);
     const double factor_error = power_error / power / 2 + 3 * kRound;
     for (std::int64_t c = 0; c < input.columns; ++c) {
@@ -57,7 +60,8 @@ void expect_layer_norm(const Input& input, const NormArgs& args, const GuardedOu
       const double difference = std::abs(x - expected.mean);
       const double weight = std::abs(input.weight[static_cast<std::size_t>(c)]);
       const double value = expected.y[static_cast<std::size_t>(c)];
-      const double bound = weight * factor * (shift + difference * (kRound * 3 + factor_error)) + std::abs(value) * kRound;
+      const double bound =
+          weight * factor * (shift + difference * (kRound * 3 + factor_error)) + std::abs(value) * kRound;
       ASSERT_NEAR(y.at(m, c), value, 1.05 * bound + 0x1p-149) << "width " << input.columns << " column " << c;
     }
   }
@@ -117,7 +121,8 @@ TEST_P(Norm, WorksInPlace) {
       args.x = x.data();
       kernel(args, {0, 3});
       for (std::int64_t m = 0; m < 3; ++m) {
-        for (std::int64_t i = 0; i < c; ++i) ASSERT_EQ(x[static_cast<std::size_t>(m * input.stride + i)], apart.at(m, i));
+        for (std::int64_t i = 0; i < c; ++i)
+          ASSERT_EQ(x[static_cast<std::size_t>(m * input.stride + i)], apart.at(m, i));
       }
     }
   }

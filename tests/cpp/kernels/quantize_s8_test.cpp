@@ -17,16 +17,16 @@ struct Quantized {
   std::vector<float> weighted;
 };
 
-Quantized quantize(const KernelTable& table, const std::vector<float>& x, std::int64_t m, std::int64_t k, std::int64_t stride,
-                   std::int64_t group, const std::vector<Range>& ranges, std::int64_t parts = 1) {
+Quantized quantize(const KernelTable& table, const std::vector<float>& x, std::int64_t m, std::int64_t k,
+                   std::int64_t stride, std::int64_t group, const std::vector<Range>& ranges, std::int64_t parts = 1) {
   const std::int64_t k_padded = (k + group * parts - 1) / (group * parts) * (group * parts);
   Quantized out;
   out.q.resize(static_cast<std::size_t>(m * k_padded), std::int8_t{99});
   out.scale.resize(static_cast<std::size_t>(m * k_padded / group), -1.0F);
   out.sum.resize(out.scale.size(), 12345);
   out.weighted.resize(out.scale.size() / static_cast<std::size_t>(parts), -1.0F);
-  const QuantizeArgs args{x.data(), stride, out.q.data(), out.scale.data(), out.sum.data(), out.weighted.data(),
-                          k,        k_padded, group, group * parts};
+  const QuantizeArgs args{x.data(), stride,   out.q.data(), out.scale.data(), out.sum.data(), out.weighted.data(),
+                          k,        k_padded, group,        group * parts};
   for (const Range range : ranges) table.quantize_s8(args, range);
   return out;
 }
@@ -63,7 +63,8 @@ TEST_P(QuantizeS8, RoundsEveryValueToItsNearestStep) {
             const int q = out.q[row * k_padded + c];
             sum += q;
             const double exact = c < k && largest > 0 ? x[row * stride + c] * 127.0 / largest : 0.0;
-            ASSERT_LE(std::abs(q - exact), 0.5 + 127 * 3 * 0x1p-24) << "k " << k << " group " << group << " column " << c;
+            ASSERT_LE(std::abs(q - exact), 0.5 + 127 * 3 * 0x1p-24)
+                << "k " << k << " group " << group << " column " << c;
             ASSERT_LE(std::abs(q), 127);
           }
           ASSERT_EQ(out.sum[at], sum);
@@ -81,7 +82,8 @@ TEST_P(QuantizeS8, EqualsTheScalarTableUnderEverySplitOfTheRows) {
     for (float& value : x) value *= 30;
     const Quantized expected = quantize(scalar(), x, m, k, k, 64, {{0, m}});
     expect_same(quantize(table(), x, m, k, k, 64, {{0, m}}), expected);
-    for (const std::vector<Range>& ranges : range_splits(m)) expect_same(quantize(table(), x, m, k, k, 64, ranges), expected);
+    for (const std::vector<Range>& ranges : range_splits(m))
+      expect_same(quantize(table(), x, m, k, k, 64, ranges), expected);
   }
 }
 
@@ -132,7 +134,8 @@ TEST_P(QuantizeS8, GroupsOfZerosHaveScaleZero) {
   EXPECT_EQ(out.sum[1], -127);
 }
 
-// The largest magnitude is 127 or -127 at every size of number; numbers too small for 127 / max to be finite count as 0.
+// The largest magnitude is 127 or -127 at every size of number; numbers too small for 127 / max to be finite count as
+// 0.
 TEST_P(QuantizeS8, HandlesHugeTinyAndSubnormalRows) {
   for (int exponent = -149; exponent <= 127; ++exponent) {
     std::vector<float> x(48, 0.0F);

@@ -1,11 +1,11 @@
 // base/half.h: every half and the floats around it against the double reference; bfloat16.
 #include "base/half.h"
 
-#include <gtest/gtest.h>
-
 #include <bit>
 #include <cmath>
 #include <limits>
+
+#include <gtest/gtest.h>
 
 #include "reference/reference.h"
 
@@ -30,7 +30,8 @@ TEST(Half, RoundsToNearestEven) {
     const double half = reference::half_to_double(static_cast<std::uint16_t>(i));
     const double next = i == 0x7bff ? 65536.0 : reference::half_to_double(static_cast<std::uint16_t>(i + 1));
     const auto middle = static_cast<float>((half + next) / 2);
-    for (const float value : {static_cast<float>(half), middle, std::nextafter(middle, 0.0F), std::nextafter(middle, 1e9F)}) {
+    for (const float value :
+         {static_cast<float>(half), middle, std::nextafter(middle, 0.0F), std::nextafter(middle, 1e9F)}) {
       ASSERT_EQ(f32_to_f16(value), reference::double_to_half(value)) << std::hexfloat << value;
       ASSERT_EQ(f32_to_f16(-value), reference::double_to_half(-value)) << std::hexfloat << value;
     }

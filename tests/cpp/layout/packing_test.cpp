@@ -1,12 +1,12 @@
 // Packed weights: the place of every byte, round trips, the error of rounding, padding, and refusals.
 #include "layout/packing.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "reference/reference.h"
 #include "support/expect_error.h"
@@ -70,14 +70,16 @@ TEST(Packing, PlacesBytesAsDocumented) {
   const std::int64_t columns = 130;  // padded to 256
   std::vector<float> w;
   for (std::int64_t n = 0; n < n_rows; ++n) {
-    for (std::int64_t k = 0; k < columns; ++k) w.push_back(k == 0 ? 127.0F : static_cast<float>((31 * n + 7 * k) % 255 - 127));
+    for (std::int64_t k = 0; k < columns; ++k)
+      w.push_back(k == 0 ? 127.0F : static_cast<float>((31 * n + 7 * k) % 255 - 127));
   }
   const PackedMatrix packed = pack_matrix(w, n_rows, columns, WeightFormat::parse("w8p16x4g0"));
   ASSERT_EQ(packed.values.size(), 2U * 256 * 16);
   for (std::int64_t n = 0; n < n_rows; ++n) {
     EXPECT_EQ(packed.scales[index(n)], 0x3c00);
     for (std::int64_t k = 0; k < 256; ++k) {
-      const auto byte = static_cast<std::int8_t>(packed.values[index(n / 16 * 256 * 16 + k / 4 * 64 + 4 * (n % 16) + k % 4)]);
+      const auto byte =
+          static_cast<std::int8_t>(packed.values[index(n / 16 * 256 * 16 + k / 4 * 64 + 4 * (n % 16) + k % 4)]);
       ASSERT_EQ(byte, k < columns ? static_cast<int>(w[index(n * columns + k)]) : 0) << n << ", " << k;
     }
   }
@@ -152,11 +154,13 @@ TEST(Packing, Int4ComesBackAsTheFormulaSays) {
   }
 }
 
-// The error of a value in steps of its group. Rounding gives half a step; the scale's own rounding to f16 (2^-11, or 2^-25
-// absolute where the scale is subnormal) moves the ends of the range a little; without zero points the end opposite to the extreme may be one step short.
+// The error of a value in steps of its group. Rounding gives half a step; the scale's own rounding to f16 (2^-11, or
+// 2^-25 absolute where the scale is subnormal) moves the ends of the range a little; without zero points the end
+// opposite to the extreme may be one step short.
 TEST(Packing, RoundingErrorIsHalfAStep) {
   Random random(3);
-  for (const char* name : {"w8p16x4g0", "w8p16x4g32", "w8p16x4g128", "w4p16x8g32", "w4p16x8g128", "w4p16x8g32z", "w4p16x8g64z"}) {
+  for (const char* name :
+       {"w8p16x4g0", "w8p16x4g32", "w8p16x4g128", "w4p16x8g32", "w4p16x8g128", "w4p16x8g32z", "w4p16x8g64z"}) {
     const WeightFormat format = WeightFormat::parse(name);
     const bool one_sided = format.kind == WeightKind::w4p16x8 && format.zero == ZeroKind::none;
     for (const std::int64_t k : {1, 31, 128, 300}) {
@@ -223,7 +227,8 @@ TEST(Packing, PaddingAndZerosMeanZero) {
         if (format.kind == WeightKind::w8p16x4) {
           q = reference::packed_int8(packed.values.data(), row, column, 64);
         } else {
-          q = reference::packed_int4(packed.values.data(), row, column, 64) - (packed.zeros.empty() ? 8 : packed.zeros[at]);
+          q = reference::packed_int4(packed.values.data(), row, column, 64) -
+              (packed.zeros.empty() ? 8 : packed.zeros[at]);
         }
         EXPECT_EQ(q * half_to_double(packed.scales[at]), 0.0) << name << " " << row << ", " << column;
         if (row >= 17) {
@@ -239,7 +244,8 @@ TEST(Packing, RefusesWhatCannotBeRight) {
   const WeightFormat w4 = WeightFormat::parse("w4p16x8g32");
   expect_error<InvalidArgument>([&] { pack_matrix(w, 2, 32, w4); }, {"[pack]", "w", "64", "32"});
   expect_error<InvalidArgument>([&] { pack_matrix(w, 0, 32, w4); }, {"[pack]", "0 x 32"});
-  expect_error<InvalidArgument>([&] { pack_matrix(w, 1, 32, WeightFormat::parse("w4p16x8g32o")); }, {"[pack]", "w4p16x8g32o"});
+  expect_error<InvalidArgument>([&] { pack_matrix(w, 1, 32, WeightFormat::parse("w4p16x8g32o")); },
+                                {"[pack]", "w4p16x8g32o"});
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     std::vector<float> wrong = w;
     wrong[7] = bad;

@@ -1,9 +1,9 @@
 // Names and sizes of the weight formats.
 #include "layout/weight_format.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/expect_error.h"
 #include "vila/error.h"
@@ -15,9 +15,9 @@ using testing_support::expect_error;
 
 TEST(WeightFormat, EveryNameComesBack) {
   int count = 0;
-  for (const char* name : {"f32p16", "f16p16", "w8p16x4g0", "w8p16x4g32", "w8p16x4g64", "w8p16x4g128", "w4p16x8g32",
-                           "w4p16x8g64", "w4p16x8g128", "w4p16x8g32z", "w4p16x8g64z", "w4p16x8g128z", "w4p16x8g32o",
-                           "w4p16x8g64o", "w4p16x8g128o"}) {
+  for (const char* name :
+       {"f32p16", "f16p16", "w8p16x4g0", "w8p16x4g32", "w8p16x4g64", "w8p16x4g128", "w4p16x8g32", "w4p16x8g64",
+        "w4p16x8g128", "w4p16x8g32z", "w4p16x8g64z", "w4p16x8g128z", "w4p16x8g32o", "w4p16x8g64o", "w4p16x8g128o"}) {
     EXPECT_EQ(WeightFormat::parse(name).to_string(), name);
     ++count;
   }
@@ -38,11 +38,37 @@ TEST(WeightFormat, NamesMeanWhatTheySay) {
 }
 
 TEST(WeightFormat, RefusesEverythingElseAndQuotesIt) {
-  for (const char* name : {"", "f32", "f64p16", "F32P16", "f32p16 ", " f32p16", "w4p16x8", "w4p16x8g", "w4p16x8g0",
-                           "w4p16x8g16", "w4p16x8g256", "w4p16x8g128zz", "w4p16x8g128zo", "w4p16x8g128Z", "w4p16x8gz",
-                           "w4p16x8g-128", "w4p16x8g+128", "w4p16x8g 128", "w4p16x8g128 ", "w4p16x8g128.0", "w4p16x8g0x80",
-                           "w4p16x8g99999999999999999999", "w4p16x4g128", "w8p16x8g128", "w8p16x4g0z", "w8p16x4g64o",
-                           "w8p16x4g", "w8p16x4g16", "w3p16x8g128", "f16p16g128", "w4p16x8g0128x"}) {
+  for (const char* name : {"",
+                           "f32",
+                           "f64p16",
+                           "F32P16",
+                           "f32p16 ",
+                           " f32p16",
+                           "w4p16x8",
+                           "w4p16x8g",
+                           "w4p16x8g0",
+                           "w4p16x8g16",
+                           "w4p16x8g256",
+                           "w4p16x8g128zz",
+                           "w4p16x8g128zo",
+                           "w4p16x8g128Z",
+                           "w4p16x8gz",
+                           "w4p16x8g-128",
+                           "w4p16x8g+128",
+                           "w4p16x8g 128",
+                           "w4p16x8g128 ",
+                           "w4p16x8g128.0",
+                           "w4p16x8g0x80",
+                           "w4p16x8g99999999999999999999",
+                           "w4p16x4g128",
+                           "w8p16x8g128",
+                           "w8p16x4g0z",
+                           "w8p16x4g64o",
+                           "w8p16x4g",
+                           "w8p16x4g16",
+                           "w3p16x8g128",
+                           "f16p16g128",
+                           "w4p16x8g0128x"}) {
     expect_error<InvalidArgument>([&] { WeightFormat::parse(name); },
                                   {"[weight format]", "expected", std::string("got \"") + name + "\""});
   }

@@ -1,10 +1,10 @@
 #include "models/config.h"
 
-#include <gtest/gtest.h>
-
 #include <fstream>
 #include <sstream>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "support/expect_error.h"
 #include "support/temp_dir.h"
@@ -41,15 +41,22 @@ TEST(ModelConfig, ReadsTheTinyModels) {
 
 TEST(ModelConfig, NamesWhatDoesNotFit) {
   const std::string text = tiny_config();
-  expect_error<CheckpointError>([&] { (void)with(text, "\"n_layers\": 2", "\"n_layers\": \"two\""); }, {"llm.n_layers", "an integer", "\"two\""});
-  expect_error<CheckpointError>([&] { (void)with(text, "\"n_kv_heads\": 2", "\"n_kv_heads\": 3"); }, {"multiple of n_kv_heads", "4 and 3"});
-  expect_error<CheckpointError>([&] { (void)with(text, "\"out_dim\": 64", "\"out_dim\": 65"); }, {"projector.out_dim", "64", "65"});
-  expect_error<CheckpointError>([&] { (void)with(text, "\"in_dim\": 48", "\"in_dim\": 49"); }, {"projector.in_dim", "48", "49"});
+  expect_error<CheckpointError>([&] { (void)with(text, "\"n_layers\": 2", "\"n_layers\": \"two\""); },
+                                {"llm.n_layers", "an integer", "\"two\""});
+  expect_error<CheckpointError>([&] { (void)with(text, "\"n_kv_heads\": 2", "\"n_kv_heads\": 3"); },
+                                {"multiple of n_kv_heads", "4 and 3"});
+  expect_error<CheckpointError>([&] { (void)with(text, "\"out_dim\": 64", "\"out_dim\": 65"); },
+                                {"projector.out_dim", "64", "65"});
+  expect_error<CheckpointError>([&] { (void)with(text, "\"in_dim\": 48", "\"in_dim\": 49"); },
+                                {"projector.in_dim", "48", "49"});
   expect_error<UnsupportedError>([&] { (void)with(text, "\"siglip\"", "\"clip\""); }, {"siglip or intern_vit", "clip"});
-  expect_error<UnsupportedError>([&] { (void)with(text, "mlp_downsample", "perceiver"); }, {"projector.kind", "perceiver"});
+  expect_error<UnsupportedError>([&] { (void)with(text, "mlp_downsample", "perceiver"); },
+                                 {"projector.kind", "perceiver"});
   expect_error<CheckpointError>([&] { (void)with(text, "\"size\": 30", "\"size\": 31"); }, {"image.size", "30", "31"});
-  expect_error<CheckpointError>([&] { (void)with(text, "\"dim\": 64", "\"dim\": 99999999999"); }, {"llm.dim", "99999999999"});
-  expect_error<CheckpointError>([&] { (void)with(tiny_config(true), "[30, 60]", "[30, 50]"); }, {"s2.scales", "30", "50"});
+  expect_error<CheckpointError>([&] { (void)with(text, "\"dim\": 64", "\"dim\": 99999999999"); },
+                                {"llm.dim", "99999999999"});
+  expect_error<CheckpointError>([&] { (void)with(tiny_config(true), "[30, 60]", "[30, 50]"); },
+                                {"s2.scales", "30", "50"});
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 #include "models/projector.h"
 
-#include <gtest/gtest.h>
-
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace vila {
 namespace {

@@ -1,5 +1,6 @@
-// The kernels once more, slowly and in double precision, written from the formulas of kernel_table.h and docs/FORMATS.md.
-// Where a sum is formed, the sum of the absolute terms comes with it: the tests derive their error bounds from that.
+// The kernels once more, slowly and in double precision, written from the formulas of kernel_table.h and
+// docs/FORMATS.md. Where a sum is formed, the sum of the absolute terms comes with it: the tests derive their error
+// bounds from that.
 #pragma once
 
 #include <cstdint>
@@ -59,9 +60,9 @@ double cached_value(const kernels::KvLayout& cache, std::int64_t kv_head, std::i
 
 /// One query row of one head.
 struct Attention {
-  std::vector<Sum> out;       ///< [D]; magnitude is the weighted mean of |v|
-  double score_magnitude = 0; ///< largest sum of |q_d k_d| * scale over the seen positions
-  std::int64_t seen = 0;      ///< positions that the row sees
+  std::vector<Sum> out;        ///< [D]; magnitude is the weighted mean of |v|
+  double score_magnitude = 0;  ///< largest sum of |q_d k_d| * scale over the seen positions
+  std::int64_t seen = 0;       ///< positions that the row sees
 };
 Attention attention(const kernels::AttentionArgs& p, std::int64_t head, std::int64_t m);
 

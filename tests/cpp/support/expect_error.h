@@ -1,11 +1,11 @@
 // Runs a statement that must throw a given error whose message holds given parts.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <initializer_list>
 #include <string>
 #include <string_view>
+
+#include <gtest/gtest.h>
 
 namespace vila::testing_support {
 
@@ -15,7 +15,8 @@ void expect_error(F&& f, std::initializer_list<std::string_view> parts) {
     f();
   } catch (const E& error) {
     for (const std::string_view part : parts) {
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << "no \"" << part << "\" in: " << error.what();
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos)
+          << "no \"" << part << "\" in: " << error.what();
     }
     return;
   }

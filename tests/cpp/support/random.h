@@ -1,5 +1,5 @@
-// A small deterministic generator (SplitMix64, Steele et al., OOPSLA 2014): the same numbers on every platform, which the
-// distributions of <random> do not promise.
+// A small deterministic generator (SplitMix64, Steele et al., OOPSLA 2014): the same numbers on every platform, which
+// the distributions of <random> do not promise.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +26,7 @@ class Random {
   }
 
   /// A float in [low, high).
-  float uniform(float low, float high) {
-    return low + (high - low) * static_cast<float>(bits() >> 40) * 0x1p-24F;
-  }
+  float uniform(float low, float high) { return low + (high - low) * static_cast<float>(bits() >> 40) * 0x1p-24F; }
 
   /// About normal with mean 0 and standard deviation 1 (sum of twelve uniform numbers), within +-6.
   float normal() {

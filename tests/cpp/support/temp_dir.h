@@ -1,14 +1,14 @@
 // A folder that goes with the test.
 #pragma once
 
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <string_view>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
 
 namespace vila::testing_support {
 

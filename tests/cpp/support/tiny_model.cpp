@@ -26,10 +26,12 @@ class Writer {
  public:
   explicit Writer(std::uint64_t seed) : random_(seed) {}
 
-  void bytes(const std::string& name, const char* dtype, const std::vector<std::int64_t>& shape, const void* data, std::size_t size) {
+  void bytes(const std::string& name, const char* dtype, const std::vector<std::int64_t>& shape, const void* data,
+             std::size_t size) {
     data_.resize((data_.size() + 63) / 64 * 64);  // tensors start on 64-byte borders
-    header_ += ", \"" + name + "\": {\"dtype\": \"" + dtype + "\", \"shape\": " + shape_text(shape) + ", \"data_offsets\": [" +
-               std::to_string(data_.size()) + ", " + std::to_string(data_.size() + size) + "]}";
+    header_ += ", \"" + name + "\": {\"dtype\": \"" + dtype + "\", \"shape\": " + shape_text(shape) +
+               ", \"data_offsets\": [" + std::to_string(data_.size()) + ", " + std::to_string(data_.size() + size) +
+               "]}";
     data_.append(static_cast<const char*>(data), size);
   }
 
@@ -55,13 +57,22 @@ class Writer {
     const std::int64_t kp = f.padded_k(k);
     metadata_ += (metadata_.empty() ? "" : ", ") + ("\"" + name + "\": \"" + format + "\"");
     switch (f.kind) {
-      case WeightKind::f32p16: bytes(name + ".weight", "F32", {tiles, k, 16}, packed.values.data(), packed.values.size()); break;
-      case WeightKind::f16p16: bytes(name + ".weight", "F16", {tiles, k, 16}, packed.values.data(), packed.values.size()); break;
-      case WeightKind::w8p16x4: bytes(name + ".weight", "U8", {tiles, kp / 4, 64}, packed.values.data(), packed.values.size()); break;
-      case WeightKind::w4p16x8: bytes(name + ".weight", "U8", {tiles, kp / 8, 64}, packed.values.data(), packed.values.size()); break;
+      case WeightKind::f32p16:
+        bytes(name + ".weight", "F32", {tiles, k, 16}, packed.values.data(), packed.values.size());
+        break;
+      case WeightKind::f16p16:
+        bytes(name + ".weight", "F16", {tiles, k, 16}, packed.values.data(), packed.values.size());
+        break;
+      case WeightKind::w8p16x4:
+        bytes(name + ".weight", "U8", {tiles, kp / 4, 64}, packed.values.data(), packed.values.size());
+        break;
+      case WeightKind::w4p16x8:
+        bytes(name + ".weight", "U8", {tiles, kp / 8, 64}, packed.values.data(), packed.values.size());
+        break;
     }
     const std::vector<std::int64_t> groups = {tiles, f.n_groups(k), 16};
-    if (!packed.scales.empty()) bytes(name + ".weight_scale", "F16", groups, packed.scales.data(), packed.scales.size() * 2);
+    if (!packed.scales.empty())
+      bytes(name + ".weight_scale", "F16", groups, packed.scales.data(), packed.scales.size() * 2);
     if (!packed.zeros.empty()) bytes(name + ".weight_zero", "U8", groups, packed.zeros.data(), packed.zeros.size());
   }
   [[nodiscard]] std::string file() const {
@@ -146,7 +157,8 @@ void write_tokenizer(Writer& w) {
     pieces.emplace_back(text);
     types.push_back(6);
   }
-  for (const char* piece : {"\xE2\x96\x81", "USER", "ASSISTANT", ":", "what", "is", "this", "?", "\xE2\x96\x81this"}) pieces.emplace_back(piece);
+  for (const char* piece : {"\xE2\x96\x81", "USER", "ASSISTANT", ":", "what", "is", "this", "?", "\xE2\x96\x81this"})
+    pieces.emplace_back(piece);
   for (char c = 'a'; c <= 'z'; ++c) pieces.emplace_back(1, c);
   types.resize(pieces.size(), 1);
   std::vector<float> scores;
@@ -167,8 +179,8 @@ void write_tokenizer(Writer& w) {
 std::string config_text(const TinyModel& o) {
   std::ostringstream s;
   s << R"({"format": "vila_engine", "format_version": 1, "source": {"name": "tiny"}, "llm": {"dim": )" << kDim
-    << R"(, "n_layers": )" << kLayers << R"(, "n_heads": )" << kHeads << R"(, "n_kv_heads": )" << kKvHeads << R"(, "head_dim": )"
-    << kDim / kHeads << R"(, "ffn_dim": )" << kFfn << R"(, "vocab_size": )" << kVocab
+    << R"(, "n_layers": )" << kLayers << R"(, "n_heads": )" << kHeads << R"(, "n_kv_heads": )" << kKvHeads
+    << R"(, "head_dim": )" << kDim / kHeads << R"(, "ffn_dim": )" << kFfn << R"(, "vocab_size": )" << kVocab
     << R"(, "norm_eps": 1e-5, "rope_theta": 10000.0, "max_context": 512, "attention_bias": false, "mlp_bias": false,)"
     << R"( "eos_token_ids": [2]}, "vision": {"kind": ")" << (o.intern_vit ? "intern_vit" : "siglip") << R"(", "dim": )"
     << kVisionDim << R"(, "n_layers": )" << kVisionLayers << R"(, "n_heads": )" << kVisionHeads << R"(, "ffn_dim": )"
@@ -176,8 +188,8 @@ std::string config_text(const TinyModel& o) {
     << R"(, "norm_eps": 1e-6, "activation": "gelu_tanh", "select_layer": -1, "drop_class_token": )"
     << (o.intern_vit ? "true" : "false") << R"(, "qk_norm": )" << (o.intern_vit ? "true" : "false") << R"(}, "s2": )"
     << (o.s2 ? "{\"scales\": [30, 60], \"max_split\": 30}" : "null")
-    << R"(, "projector": {"kind": "mlp_downsample", "in_dim": )" << kVisionDim * (o.s2 ? 2 : 1) << R"(, "out_dim": )" << kDim
-    << R"(, "depth": 2}, "image": {"size": )" << (o.s2 ? 2 * kSize : kSize)
+    << R"(, "projector": {"kind": "mlp_downsample", "in_dim": )" << kVisionDim * (o.s2 ? 2 : 1) << R"(, "out_dim": )"
+    << kDim << R"(, "depth": 2}, "image": {"size": )" << (o.s2 ? 2 * kSize : kSize)
     << R"(, "mode": "resize", "rescale": 0.00392156862745098, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},)"
     << R"( "video": {"n_frames": 8}, "prompt": {"conv_mode": "vicuna_v1"}, "tokenizer": {"kind": "spm_bpe", "bos_id": 1,)"
     << R"( "eos_id": 2, "unk_id": 0, "add_bos": true, "add_eos": false, "legacy": false, "special_tokens": ["<s>", "</s>", "<unk>"],)"

@@ -15,8 +15,8 @@ struct TinyModel {
   std::uint64_t seed = 1;
 };
 
-/// SigLIP or InternViT on a 5 x 5 grid, mlp_downsample, two LLaMA layers with grouped queries, a byte-fallback tokenizer,
-/// context 512.
+/// SigLIP or InternViT on a 5 x 5 grid, mlp_downsample, two LLaMA layers with grouped queries, a byte-fallback
+/// tokenizer, context 512.
 void write_tiny_model(const std::filesystem::path& folder, const TinyModel& options = {});
 
 }  // namespace vila::testing_support

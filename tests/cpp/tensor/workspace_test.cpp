@@ -1,8 +1,8 @@
 #include "tensor/workspace.h"
 
-#include <gtest/gtest.h>
-
 #include <cstring>
+
+#include <gtest/gtest.h>
 
 namespace vila {
 namespace {

@@ -1,12 +1,12 @@
 #include "threading/thread_pool.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace vila {
 namespace {
@@ -31,9 +31,11 @@ TEST_P(ThreadPoolSizes, VisitsEveryIndexOnce) {
 TEST_P(ThreadPoolSizes, RethrowsTheFirstErrorAndGoesOn) {
   ThreadPool pool(GetParam());
   for (int round = 0; round < 20; ++round) {
-    EXPECT_THROW(pool.parallel_for(100, 1, [](std::int64_t begin, std::int64_t) {
-      if (begin % 7 == 3 || begin == 0) throw std::runtime_error("piece");
-    }), std::runtime_error);
+    EXPECT_THROW(pool.parallel_for(100, 1,
+                                   [](std::int64_t begin, std::int64_t) {
+                                     if (begin % 7 == 3 || begin == 0) throw std::runtime_error("piece");
+                                   }),
+                 std::runtime_error);
     std::atomic<std::int64_t> sum{0};
     pool.parallel_for(100, 1, [&](std::int64_t begin, std::int64_t end) { sum += end - begin; });
     EXPECT_EQ(sum.load(), 100);

@@ -1,8 +1,8 @@
 #include "threading/topology.h"
 
-#include <gtest/gtest.h>
-
 #include <thread>
+
+#include <gtest/gtest.h>
 
 namespace vila {
 namespace {

@@ -1,8 +1,11 @@
 // The kernels compiled for AArch64.
 #define VILA_ISA_NS neon
+// The order matters.
+// clang-format off
 #include "kernels/simd/neon.h"
 #include "kernels/simd/dot_mull.h"
 #include "kernels/make_table.h"
+// clang-format on
 
 namespace vila::kernels {
 extern const KernelTable k_neon;

@@ -1,11 +1,13 @@
-// The 16-lane vector contract (vec16.h) on AVX2, FMA and F16C: two registers of eight lanes. The integer dot product comes
-// from dot_maddubs.h or dot_vnni.h, included after this file.
+// The 16-lane vector contract (vec16.h) on AVX2, FMA and F16C: two registers of eight lanes. The integer dot product
+// comes from dot_maddubs.h or dot_vnni.h, included after this file.
 #pragma once
-
-#include <immintrin.h>
 
 #include <cstdint>
 
+#include <immintrin.h>
+
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 struct F32x16 {

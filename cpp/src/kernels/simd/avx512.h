@@ -2,10 +2,12 @@
 // dot_maddubs512.h, included after this file.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstdint>
 
+#include <immintrin.h>
+
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 struct F32x16 {

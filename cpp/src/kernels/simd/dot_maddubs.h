@@ -1,6 +1,8 @@
 // The integer dot product with AVX2: vpmaddubsw and vpmaddwd; see dot_maddubs512.h for the bounds.
 #pragma once
 
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 /// 16 rows x 2 pairs of columns as 16-bit sums.

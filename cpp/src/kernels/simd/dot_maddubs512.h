@@ -1,8 +1,10 @@
-// The integer dot product with plain AVX-512: vpmaddubsw and vpmaddwd. Pairs of products stay within 16 bits: nibbles give
-// at most 2 * 15 * 128 = 3840, so that eight such pairs can be summed in 16 bits before they are widened; signed weights in
-// -127..127 give at most 2 * 127 * 127.
+// The integer dot product with plain AVX-512: vpmaddubsw and vpmaddwd. Pairs of products stay within 16 bits: nibbles
+// give at most 2 * 15 * 128 = 3840, so that eight such pairs can be summed in 16 bits before they are widened; signed
+// weights in -127..127 give at most 2 * 127 * 127.
 #pragma once
 
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 /// 16 rows x 2 pairs of columns as 16-bit sums.

@@ -2,6 +2,8 @@
 // products is at most 2 * 127 * 127 = 32258 and fits 16 bits.
 #pragma once
 
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 using A4 = int8x8_t;

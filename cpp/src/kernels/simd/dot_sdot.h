@@ -1,7 +1,9 @@
-// The integer dot product on ARM with the dotprod extension: sdot sums four signed products per lane. By-lane forms take
-// one of four activation quads from a register, so that sixteen activations are one load.
+// The integer dot product on ARM with the dotprod extension: sdot sums four signed products per lane. By-lane forms
+// take one of four activation quads from a register, so that sixteen activations are one load.
 #pragma once
 
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 using A4 = int8x16_t;

@@ -1,6 +1,8 @@
 // The integer dot product with AVX-VNNI (256 bits); see dot_vnni512.h for the bias.
 #pragma once
 
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 // Sums of nibbles need no narrower form here.

@@ -2,6 +2,8 @@
 // shifted by 128 into the unsigned range when they are loaded; kW8Bias tells the kernel what to take back.
 #pragma once
 
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 // Sums of nibbles need no narrower form here.

@@ -5,8 +5,8 @@
 namespace vila::kernels::VILA_ISA_NS {
 
 inline constexpr float kLog2E = 0x1.715476p+0F;
-inline constexpr float kLn2High = 0x1.62e430p-1F;  // ln 2 rounded to float
-inline constexpr float kLn2Low = -0x1.05c610p-29F; // ln 2 - kLn2High
+inline constexpr float kLn2High = 0x1.62e430p-1F;   // ln 2 rounded to float
+inline constexpr float kLn2Low = -0x1.05c610p-29F;  // ln 2 - kLn2High
 
 // q with exp(r) = 1 + r + r^2 q(r), relative error 3.1e-9 for |r| <= ln(2) / 2.
 inline F32x16 exp_remainder(F32x16 r) {
@@ -17,9 +17,7 @@ inline F32x16 exp_remainder(F32x16 r) {
 }
 
 // x - n ln 2 in two steps; the fused product makes the first one exact up to the rounding of its result.
-inline F32x16 subtract_ln2_times(F32x16 x, F32x16 n) {
-  return fnma(n, splat(kLn2Low), fnma(n, splat(kLn2High), x));
-}
+inline F32x16 subtract_ln2_times(F32x16 x, F32x16 n) { return fnma(n, splat(kLn2Low), fnma(n, splat(kLn2High), x)); }
 
 /// e^x within 1 ulp where the result is a normal number; exactly 0 below ln(2^-126), +inf above ln(FLT_MAX).
 inline F32x16 exp(F32x16 x) {
@@ -34,7 +32,7 @@ inline F32x16 exp(F32x16 x) {
 
 /// tanh x = e / (e + 2) with e = e^(2x) - 1, which is formed without cancellation; within 3 ulp.
 inline F32x16 tanh(F32x16 x) {
-  const F32x16 bound = splat(20.0F);  // tanh(10) rounds to 1
+  const F32x16 bound = splat(20.0F);                        // tanh(10) rounds to 1
   const F32x16 y = min(bound, max(neg(bound), add(x, x)));  // in this order NaN survives
   const F32x16 n = round_even(mul(max(y, neg(bound)), splat(kLog2E)));
   const F32x16 r = subtract_ln2_times(y, n);

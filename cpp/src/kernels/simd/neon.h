@@ -1,11 +1,13 @@
-// The 16-lane vector contract (vec16.h) on AArch64 NEON: four registers of four lanes. The integer dot product comes from
-// dot_mull.h (plain NEON) or dot_sdot.h (dotprod), included after this file.
+// The 16-lane vector contract (vec16.h) on AArch64 NEON: four registers of four lanes. The integer dot product comes
+// from dot_mull.h (plain NEON) or dot_sdot.h (dotprod), included after this file.
 #pragma once
-
-#include <arm_neon.h>
 
 #include <cstdint>
 
+#include <arm_neon.h>
+
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 struct F32x16 {

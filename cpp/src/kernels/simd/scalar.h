@@ -7,6 +7,8 @@
 
 #include "base/half.h"
 
+// One operation per line.
+// clang-format off
 namespace vila::kernels::VILA_ISA_NS {
 
 struct F32x16 {

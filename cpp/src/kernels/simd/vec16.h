@@ -8,14 +8,13 @@
 //
 // F32x16
 //   zero_f32() splat(float) load(const float*) store(float*, F32x16)       unaligned
-//   load_partial(const float*, int n) store_partial(float*, F32x16, int n) first n lanes, 0 <= n <= 16; others read as 0
-//   load_f16(const uint16_t*) store_f16(uint16_t*, F32x16)                 IEEE half, round to nearest even
-//   add sub mul div min max (a, b)    fma(a, b, c) = a * b + c rounded once    fnma(a, b, c) = c - a * b rounded once
-//   sqrt(a) neg(a) abs(a) round_even(a)
-//   select_lt(a, b, x, y)             lane: a < b ? x : y
-//   reduce_add(a) reduce_max(a)       fixed tree on every ISA: lanes i and i+8, then i+4, then i+2, then i+1
-//   scale_exp2(a, n)                  a * 2^n for I32x16 n in -252..252, exact unless it under- or overflows
-//   min and max return the second operand when an operand is NaN on every ISA.
+//   load_partial(const float*, int n) store_partial(float*, F32x16, int n) first n lanes, 0 <= n <= 16; others read as
+//   0 load_f16(const uint16_t*) store_f16(uint16_t*, F32x16)                 IEEE half, round to nearest even add sub
+//   mul div min max (a, b)    fma(a, b, c) = a * b + c rounded once    fnma(a, b, c) = c - a * b rounded once sqrt(a)
+//   neg(a) abs(a) round_even(a) select_lt(a, b, x, y)             lane: a < b ? x : y reduce_add(a) reduce_max(a) fixed
+//   tree on every ISA: lanes i and i+8, then i+4, then i+2, then i+1 scale_exp2(a, n)                  a * 2^n for
+//   I32x16 n in -252..252, exact unless it under- or overflows min and max return the second operand when an operand is
+//   NaN on every ISA.
 //
 // I32x16
 //   zero_i32() splat_i32(int) add(a, b) to_f32(a) (round to nearest even) round_to_i32(F32x16)
