@@ -32,6 +32,11 @@ void check_size(std::int64_t width, std::int64_t height, std::int64_t max_pixels
   }
 }
 
+// A picture's size as its file claims it. Plain numbers: they are set in functions that a longjmp may leave.
+struct Extent {
+  std::int64_t width = 0, height = 0;
+};
+
 Image new_image(std::int64_t width, std::int64_t height) {
   Image image;
   image.width = static_cast<std::int32_t>(width);
@@ -84,7 +89,7 @@ struct PngSource {
 
 // libpng leaves by longjmp, which must not cross a destructor: this function owns nothing but what the caller holds.
 bool read_png(PngSource& source, png_structp png, png_infop info, std::int64_t max_pixels, Image& image,
-              std::vector<png_bytep>& rows, std::vector<std::uint8_t>& wide, std::string& too_large) {
+              std::vector<png_bytep>& rows, std::vector<std::uint8_t>& wide, Extent& too_large) {
   if (setjmp(png_jmpbuf(png)) != 0) return false;  // NOLINT(cert-err52-cpp): libpng's way of reporting errors
   png_set_read_fn(png, &source, [](png_structp p, png_bytep out, png_size_t count) {
     auto* from = static_cast<PngSource*>(png_get_io_ptr(p));
@@ -96,7 +101,7 @@ bool read_png(PngSource& source, png_structp png, png_infop info, std::int64_t m
   const std::int64_t width = png_get_image_width(png, info);
   const std::int64_t height = png_get_image_height(png, info);
   if (width < 1 || height < 1 || height > max_pixels / width) {
-    too_large = std::to_string(width) + " x " + std::to_string(height);
+    too_large = {width, height};
     return false;
   }
   // 8-bit RGB as Pillow's convert("RGB"): palettes and grey are expanded, 16 bits keep their high byte, alpha is
@@ -140,12 +145,10 @@ Image decode_png(std::span<const std::byte> bytes, std::int64_t max_pixels) {
   Image image;
   std::vector<png_bytep> rows;
   std::vector<std::uint8_t> wide;
-  std::string too_large;
+  Extent too_large;
   const bool ok = info != nullptr && read_png(source, png, info, max_pixels, image, rows, wide, too_large);
   png_destroy_read_struct(&png, &info, nullptr);
-  if (!too_large.empty()) {
-    throw InvalidArgument("[image] expected at most " + std::to_string(max_pixels) + " pixels, got " + too_large);
-  }
+  if (too_large.width > 0) check_size(too_large.width, too_large.height, max_pixels);
   if (!ok) broken("PNG", source.error.empty() ? "out of memory" : source.error);
   return image;
 }
@@ -167,7 +170,7 @@ struct JpegErrors {
 };
 
 bool read_jpeg(jpeg_decompress_struct& jpeg, JpegErrors& errors, std::span<const std::byte> bytes,
-               std::int64_t max_pixels, Image& image, std::vector<std::uint8_t>& line, std::string& too_large) {
+               std::int64_t max_pixels, Image& image, std::vector<std::uint8_t>& line, Extent& too_large) {
   if (setjmp(errors.escape) != 0) return false;  // NOLINT(cert-err52-cpp): libjpeg's way of reporting errors
   jpeg_create_decompress(&jpeg);
   jpeg_mem_src(&jpeg, reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<unsigned long>(bytes.size()));
@@ -175,7 +178,7 @@ bool read_jpeg(jpeg_decompress_struct& jpeg, JpegErrors& errors, std::span<const
   const std::int64_t width = jpeg.image_width;
   const std::int64_t height = jpeg.image_height;
   if (width < 1 || height < 1 || height > max_pixels / width) {
-    too_large = std::to_string(width) + " x " + std::to_string(height);
+    too_large = {width, height};
     return false;
   }
   const bool cmyk = jpeg.num_components == 4;
@@ -217,12 +220,10 @@ Image decode_jpeg(std::span<const std::byte> bytes, std::int64_t max_pixels) {
   };
   Image image;
   std::vector<std::uint8_t> line;
-  std::string too_large;
+  Extent too_large;
   const bool ok = read_jpeg(jpeg, errors, bytes, max_pixels, image, line, too_large);
   jpeg_destroy_decompress(&jpeg);
-  if (!too_large.empty()) {
-    throw InvalidArgument("[image] expected at most " + std::to_string(max_pixels) + " pixels, got " + too_large);
-  }
+  if (too_large.width > 0) check_size(too_large.width, too_large.height, max_pixels);
   if (!ok) broken("JPEG", errors.message);
   return image;
 }
