@@ -1,6 +1,6 @@
 // What matmul_q.h hands over to ARM with dotprod or i8mm (VILA_OWN_BLOCKS): the same sums in the same order, for 32
-// registers of 128 bits. Decode takes activations by lane and two tiles at a time; prefill works in blocks of 4 rows x 8
-// outputs on repacked panels, whose inner step block_sdot.h or block_smmla.h adds. Not for whole-row scales.
+// registers of 128 bits. Decode takes activations by lane and two tiles at a time; prefill works in blocks of 4 rows x
+// 8 outputs on repacked panels, whose inner step block_sdot.h or block_smmla.h adds. Not for whole-row scales.
 #pragma once
 
 namespace vila::kernels::VILA_ISA_NS {
@@ -69,9 +69,9 @@ inline void stream_row(const MatmulQArgs& p, std::int64_t row, std::int64_t tile
   VILA_UNROLL for (int t = 0; t < NT; ++t) store_tile(p.y + row * p.y_stride, p.bias, p.n, tile + t, acc[t]);
 }
 
-inline constexpr int kOwnRows = 4;         // of a block
+inline constexpr int kOwnRows = 4;                // of a block
 inline constexpr std::int64_t kOwnColumns = 128;  // of a panel: 16 KiB in the first-level cache
-inline constexpr int kOwnTiles = 8;        // that share a packing of activations
+inline constexpr int kOwnTiles = 8;               // that share a packing of activations
 inline constexpr std::int64_t kMaxParts = kOwnColumns / kActivationGroup;
 
 /// One group of columns of four rows, packed: activations, the scales of each part, the weighted sums.
@@ -95,7 +95,8 @@ inline void pack_rows(const MatmulQArgs& p, std::int64_t row, std::int64_t g, Pa
   VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) a[r] = p.a + rows[r] * p.k_padded + g * p.group;
   const std::int64_t columns = p.group;
   for (std::int64_t k = 0; k < columns; k += 16) {
-    store_block_a(packed.a + kOwnRows * k, load_a16(a[0] + k), load_a16(a[1] + k), load_a16(a[2] + k), load_a16(a[3] + k));
+    store_block_a(packed.a + kOwnRows * k, load_a16(a[0] + k), load_a16(a[1] + k), load_a16(a[2] + k),
+                  load_a16(a[3] + k));
   }
   for (std::int64_t part = 0; part < parts; ++part) {
     const float* scale = p.a_scale + g * parts + part;
@@ -116,7 +117,8 @@ struct TileScales {
 
 /// The bytes of one group of NT tiles in the order of block_dot, half a tile after the other.
 template <class Kind, int NT>
-inline void pack_weights(const MatmulQArgs& p, std::int64_t tile, std::int64_t g, std::uint8_t* panel, TileScales<NT>& scales) {
+inline void pack_weights(const MatmulQArgs& p, std::int64_t tile, std::int64_t g, std::uint8_t* panel,
+                         TileScales<NT>& scales) {
   const std::int64_t groups = p.k_padded / p.group;
   constexpr std::int64_t kOctet = 64 * (8 / Kind::kColumnsPerLoad);
   for (int t = 0; t < NT; ++t) {
@@ -136,67 +138,64 @@ inline void pack_weights(const MatmulQArgs& p, std::int64_t tile, std::int64_t g
   }
 }
 
-/// Sums over the parts of a group for four rows and eight outputs, activations times their scales.
-VILA_INLINE BlockF block_dots(const std::uint8_t* panel, const PackedRows& rows, std::int64_t parts) {
-  const std::int8_t* a = rows.a;
-  const float* scale = rows.scale;
-  BlockF dots;
-  VILA_UNROLL for (int i = 0; i < 8; ++i) dots.v[i] = vdupq_n_f32(0.0F);
-  do {
-    Block sum;
-    VILA_UNROLL for (int i = 0; i < 8; ++i) sum.v[i] = vdupq_n_s32(0);
-    sum = block_dot(sum, panel, a);
-    sum = block_dot(sum, panel, a);
-    dots = block_scale(dots, sum, scale);
-    scale += kScaleFloats;
-  } while (--parts > 0);
-  return dots;
+VILA_INLINE BlockF zero_block() {
+  const float32x4_t f = vdupq_n_f32(0.0F);
+  return {{f, f, f, f, f, f, f, f}};
 }
 
-/// y [4, 8] = y (0 in the first group) + dots * w_scale + offset * weighted: finish_group for a block.
+/// Adds the sums over the parts of a group for four rows and eight outputs, activations times their scales.
+VILA_INLINE void block_dots(BlockF& dots, const std::uint8_t* panel, const PackedRows& rows, std::int64_t parts) {
+  const std::int8_t* a = rows.a;
+  const float* scale = rows.scale;
+  const int32x4_t i = vdupq_n_s32(0);
+  do {
+    Block sum = {{i, i, i, i, i, i, i, i}};
+    block_dot(sum, panel, a);
+    block_dot(sum, panel, a);
+    block_scale(dots, sum, scale);
+    scale += kScaleFloats;
+  } while (--parts > 0);
+}
+
+/// Four outputs of a row: y = y (0 in the first group) + dots * w_scale + offset * weighted, as finish_group.
+template <class Kind, int kRow, int kHalf>
+VILA_INLINE void finish_part(float* y, bool first, const BlockF& dots, float32x4_t w_scale, float32x4_t offset,
+                             float32x4_t weighted) {
+  float32x4_t acc = first ? vdupq_n_f32(0.0F) : vld1q_f32(y + 4 * kHalf);
+  acc = vfmaq_f32(acc, block_part<kRow, kHalf>(dots), w_scale);
+  if constexpr (Kind::kColumnsPerLoad == 8) acc = vfmaq_laneq_f32(acc, offset, weighted, kRow);
+  vst1q_f32(y + 4 * kHalf, acc);
+}
+
+/// finish_part for four rows and eight outputs; y holds a pointer for each row.
 template <class Kind>
 VILA_INLINE void finish_block(float* const (&y)[kOwnRows], bool first, const BlockF& dots, const float* w_scale,
                               const float* offset, const float* weighted) {
-  float32x4_t acc[kOwnRows][2];
-  if (first) {
-    VILA_UNROLL for (int i = 0; i < 2 * kOwnRows; ++i) acc[i / 2][i % 2] = vdupq_n_f32(0.0F);
-  } else {
-    VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) {
-      acc[r][0] = vld1q_f32(y[r]);
-      acc[r][1] = vld1q_f32(y[r] + 4);
-    }
-  }
   const float32x4_t scales[2] = {vld1q_f32(w_scale), vld1q_f32(w_scale + 4)};
-  VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) {
-    VILA_UNROLL for (int h = 0; h < 2; ++h) acc[r][h] = vfmaq_f32(acc[r][h], block_part(dots, r, h), scales[h]);
-  }
-  if constexpr (Kind::kColumnsPerLoad == 8) {
-    const float32x4_t four = vld1q_f32(weighted);
-    VILA_UNROLL for (int h = 0; h < 2; ++h) {
-      const float32x4_t offsets = vld1q_f32(offset + 4 * h);
-      acc[0][h] = vfmaq_laneq_f32(acc[0][h], offsets, four, 0);
-      acc[1][h] = vfmaq_laneq_f32(acc[1][h], offsets, four, 1);
-      acc[2][h] = vfmaq_laneq_f32(acc[2][h], offsets, four, 2);
-      acc[3][h] = vfmaq_laneq_f32(acc[3][h], offsets, four, 3);
-    }
-  }
-  VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) {
-    vst1q_f32(y[r], acc[r][0]);
-    vst1q_f32(y[r] + 4, acc[r][1]);
-  }
+  const float32x4_t offsets[2] = {vld1q_f32(offset), vld1q_f32(offset + 4)};
+  const float32x4_t four = vld1q_f32(weighted);
+  finish_part<Kind, 0, 0>(y[0], first, dots, scales[0], offsets[0], four);
+  finish_part<Kind, 0, 1>(y[0], first, dots, scales[1], offsets[1], four);
+  finish_part<Kind, 1, 0>(y[1], first, dots, scales[0], offsets[0], four);
+  finish_part<Kind, 1, 1>(y[1], first, dots, scales[1], offsets[1], four);
+  finish_part<Kind, 2, 0>(y[2], first, dots, scales[0], offsets[0], four);
+  finish_part<Kind, 2, 1>(y[2], first, dots, scales[1], offsets[1], four);
+  finish_part<Kind, 3, 0>(y[3], first, dots, scales[0], offsets[0], four);
+  finish_part<Kind, 3, 1>(y[3], first, dots, scales[1], offsets[1], four);
 }
 
 /// A block of which only some rows or outputs exist.
 template <class Kind>
-[[gnu::noinline]] void edge_block(float* y, std::int64_t y_stride, std::int64_t n_rows, std::int64_t n_columns, bool first,
-                                  const std::uint8_t* panel, const PackedRows& rows, std::int64_t parts, const float* w_scale,
-                                  const float* offset) {
+[[gnu::noinline]] void edge_block(float* y, std::int64_t y_stride, std::int64_t n_rows, std::int64_t n_columns,
+                                  bool first, const std::uint8_t* panel, const PackedRows& rows, std::int64_t parts,
+                                  const float* w_scale, const float* offset) {
   float part[kOwnRows * 8] = {};
   for (std::int64_t r = 0; r < n_rows; ++r) {
     for (std::int64_t c = 0; !first && c < n_columns; ++c) part[8 * r + c] = y[r * y_stride + c];
   }
-  finish_block<Kind>({part, part + 8, part + 16, part + 24}, false, block_dots(panel, rows, parts), w_scale, offset,
-                     rows.weighted);
+  BlockF dots = zero_block();
+  block_dots(dots, panel, rows, parts);
+  finish_block<Kind>({part, part + 8, part + 16, part + 24}, false, dots, w_scale, offset, rows.weighted);
   for (std::int64_t r = 0; r < n_rows; ++r) {
     for (std::int64_t c = 0; c < n_columns; ++c) y[r * y_stride + c] = part[8 * r + c];
   }
@@ -204,8 +203,8 @@ template <class Kind>
 
 /// Four rows times all outputs of NT tiles over one group; the float sums so far stand in y.
 template <class Kind, int NT>
-inline void own_rows(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, std::int64_t g, const std::uint8_t* panel,
-                     const PackedRows& rows, const TileScales<NT>& scales) {
+inline void own_rows(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, std::int64_t g,
+                     const std::uint8_t* panel, const PackedRows& rows, const TileScales<NT>& scales) {
   const std::int64_t parts = p.group / kActivationGroup;
   const std::int64_t panel_bytes = p.group * 8;
   const std::int64_t n_rows = p.m - row < kOwnRows ? p.m - row : kOwnRows;
@@ -214,13 +213,18 @@ inline void own_rows(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, 
   float* y[kOwnRows] = {first, first + p.y_stride, first + 2 * p.y_stride, first + 3 * p.y_stride};
   std::int64_t column = 0;
   for (; n_rows == kOwnRows && column + 8 <= n_columns; column += 8, panel += panel_bytes) {
-    const BlockF dots = block_dots(panel, rows, parts);
-    finish_block<Kind>(y, g == 0, dots, scales.w_scale + column, scales.offset + column, rows.weighted);
+    BlockF dots = zero_block();
+    block_dots(dots, panel, rows, parts);
+    if (g == 0) {
+      finish_block<Kind>(y, true, dots, scales.w_scale + column, scales.offset + column, rows.weighted);
+    } else {
+      finish_block<Kind>(y, false, dots, scales.w_scale + column, scales.offset + column, rows.weighted);
+    }
     VILA_UNROLL for (float*& pointer : y) pointer += 8;
   }
   for (; column < n_columns; column += 8, panel += panel_bytes) {
-    edge_block<Kind>(first + column, p.y_stride, n_rows, n_columns - column < 8 ? n_columns - column : 8, g == 0, panel, rows,
-                     parts, scales.w_scale + column, scales.offset + column);
+    edge_block<Kind>(first + column, p.y_stride, n_rows, n_columns - column < 8 ? n_columns - column : 8, g == 0, panel,
+                     rows, parts, scales.w_scale + column, scales.offset + column);
   }
 }
 

@@ -1,5 +1,5 @@
-// Register blocks of 4 rows x 8 outputs with sdot; see block_neon.h. A weight vector holds 4 outputs x 4 columns and a lane
-// of an activation vector one row's quad: 64 multiply-adds a step, every operand from a register.
+// Register blocks of 4 rows x 8 outputs with sdot; see block_neon.h. A weight vector holds 4 outputs x 4 columns and a
+// lane of an activation vector one row's quad: 64 multiply-adds a step, every operand from a register.
 #pragma once
 
 namespace vila::kernels::VILA_ISA_NS {
@@ -29,14 +29,18 @@ VILA_INLINE void store_block_scale(float* p, float32x4_t scale) { vst1q_f32(p, s
 
 template <int kQuad>
 VILA_INLINE void block_quad(Block& sum, int8x16_t low, int8x16_t high, const int8x16x4_t& a) {
-  VILA_UNROLL for (int r = 0; r < 4; ++r) {
-    sum.v[2 * r] = vdotq_laneq_s32(sum.v[2 * r], low, a.val[r], kQuad);
-    sum.v[2 * r + 1] = vdotq_laneq_s32(sum.v[2 * r + 1], high, a.val[r], kQuad);
-  }
+  sum.v[0] = vdotq_laneq_s32(sum.v[0], low, a.val[0], kQuad);
+  sum.v[1] = vdotq_laneq_s32(sum.v[1], high, a.val[0], kQuad);
+  sum.v[2] = vdotq_laneq_s32(sum.v[2], low, a.val[1], kQuad);
+  sum.v[3] = vdotq_laneq_s32(sum.v[3], high, a.val[1], kQuad);
+  sum.v[4] = vdotq_laneq_s32(sum.v[4], low, a.val[2], kQuad);
+  sum.v[5] = vdotq_laneq_s32(sum.v[5], high, a.val[2], kQuad);
+  sum.v[6] = vdotq_laneq_s32(sum.v[6], low, a.val[3], kQuad);
+  sum.v[7] = vdotq_laneq_s32(sum.v[7], high, a.val[3], kQuad);
 }
 
 /// Sixteen columns: 128 bytes of a weight panel, 64 of packed activations; both pointers move on.
-VILA_INLINE Block block_dot(Block sum, const std::uint8_t*& w, const std::int8_t*& a) {
+VILA_INLINE void block_dot(Block& sum, const std::uint8_t*& w, const std::int8_t*& a) {
   const int8x16x4_t rows = vld1q_s8_x4(a);
   a += 64;
   const int8x16x4_t first = vld1q_s8_x4(reinterpret_cast<const std::int8_t*>(w));
@@ -47,23 +51,26 @@ VILA_INLINE Block block_dot(Block sum, const std::uint8_t*& w, const std::int8_t
   w += 64;
   block_quad<2>(sum, second.val[0], second.val[1], rows);
   block_quad<3>(sum, second.val[2], second.val[3], rows);
-  return sum;
 }
 
 /// dots = fma(sum, the row's scale, dots)
-VILA_INLINE BlockF block_scale(BlockF dots, Block sum, const float* scale) {
+VILA_INLINE void block_scale(BlockF& dots, const Block& sum, const float* scale) {
   const float32x4_t s = vld1q_f32(scale);
-  VILA_UNROLL for (int h = 0; h < 2; ++h) {
-    dots.v[h] = vfmaq_laneq_f32(dots.v[h], vcvtq_f32_s32(sum.v[h]), s, 0);
-    dots.v[2 + h] = vfmaq_laneq_f32(dots.v[2 + h], vcvtq_f32_s32(sum.v[2 + h]), s, 1);
-    dots.v[4 + h] = vfmaq_laneq_f32(dots.v[4 + h], vcvtq_f32_s32(sum.v[4 + h]), s, 2);
-    dots.v[6 + h] = vfmaq_laneq_f32(dots.v[6 + h], vcvtq_f32_s32(sum.v[6 + h]), s, 3);
-  }
-  return dots;
+  dots.v[0] = vfmaq_laneq_f32(dots.v[0], vcvtq_f32_s32(sum.v[0]), s, 0);
+  dots.v[1] = vfmaq_laneq_f32(dots.v[1], vcvtq_f32_s32(sum.v[1]), s, 0);
+  dots.v[2] = vfmaq_laneq_f32(dots.v[2], vcvtq_f32_s32(sum.v[2]), s, 1);
+  dots.v[3] = vfmaq_laneq_f32(dots.v[3], vcvtq_f32_s32(sum.v[3]), s, 1);
+  dots.v[4] = vfmaq_laneq_f32(dots.v[4], vcvtq_f32_s32(sum.v[4]), s, 2);
+  dots.v[5] = vfmaq_laneq_f32(dots.v[5], vcvtq_f32_s32(sum.v[5]), s, 2);
+  dots.v[6] = vfmaq_laneq_f32(dots.v[6], vcvtq_f32_s32(sum.v[6]), s, 3);
+  dots.v[7] = vfmaq_laneq_f32(dots.v[7], vcvtq_f32_s32(sum.v[7]), s, 3);
 }
 
 /// Outputs 4 * half..4 * half + 3 of a row.
-VILA_INLINE float32x4_t block_part(const BlockF& dots, int row, int half) { return dots.v[2 * row + half]; }
+template <int kRow, int kHalf>
+VILA_INLINE float32x4_t block_part(const BlockF& dots) {
+  return dots.v[2 * kRow + kHalf];
+}
 
 }  // namespace vila::kernels::VILA_ISA_NS
 

@@ -1,10 +1,11 @@
-// Register blocks of 4 rows x 8 outputs with the i8mm extension; see block_neon.h. smmla multiplies 2 rows x 8 columns by
-// 2 outputs x 8 columns: 32 multiply-adds an instruction, twice sdot's.
+// Register blocks of 4 rows x 8 outputs with the i8mm extension; see block_neon.h. smmla multiplies 2 rows x 8 columns
+// by 2 outputs x 8 columns: 32 multiply-adds an instruction, twice sdot's.
 #pragma once
 
 namespace vila::kernels::VILA_ISA_NS {
 
-// v[4 * pair + j]: rows 2 * pair and 2 * pair + 1, outputs 2 * j and 2 * j + 1, as [row 0: 2 outputs, row 1: 2 outputs].
+// v[4 * pair + j]: rows 2 * pair and 2 * pair + 1, outputs 2 * j and 2 * j + 1, as [row 0: 2 outputs, row 1: 2
+// outputs].
 struct Block {
   int32x4_t v[8];
 };
@@ -12,7 +13,8 @@ struct BlockF {
   float32x4_t v[8];
 };
 
-/// Two outputs' quads of columns k..k+3 and k+4..k+7 from vectors of four outputs: outputs 0, 1 and 2, 3 with 8 columns each.
+/// Two outputs' quads of columns k..k+3 and k+4..k+7 from vectors of four outputs: outputs 0, 1 and 2, 3 with 8 columns
+/// each.
 VILA_INLINE int8x16_t pair_low(int8x16_t first, int8x16_t second) {
   return vreinterpretq_s8_s32(vzip1q_s32(vreinterpretq_s32_s8(first), vreinterpretq_s32_s8(second)));
 }
@@ -23,11 +25,11 @@ VILA_INLINE int8x16_t pair_high(int8x16_t first, int8x16_t second) {
 /// Eight columns of 16 outputs (4 + 4) to the panels of outputs 0..7 and 8..15: [columns / 8][8][8].
 VILA_INLINE void store_block_w(std::uint8_t* low, std::uint8_t* high, W8 first, W8 second) {
   vst1q_s8_x4(reinterpret_cast<std::int8_t*>(low),
-              {{pair_low(first.v[0], second.v[0]), pair_high(first.v[0], second.v[0]), pair_low(first.v[1], second.v[1]),
-                pair_high(first.v[1], second.v[1])}});
+              {{pair_low(first.v[0], second.v[0]), pair_high(first.v[0], second.v[0]),
+                pair_low(first.v[1], second.v[1]), pair_high(first.v[1], second.v[1])}});
   vst1q_s8_x4(reinterpret_cast<std::int8_t*>(high),
-              {{pair_low(first.v[2], second.v[2]), pair_high(first.v[2], second.v[2]), pair_low(first.v[3], second.v[3]),
-                pair_high(first.v[3], second.v[3])}});
+              {{pair_low(first.v[2], second.v[2]), pair_high(first.v[2], second.v[2]),
+                pair_low(first.v[3], second.v[3]), pair_high(first.v[3], second.v[3])}});
 }
 
 VILA_INLINE int8x16_t rows_low(int8x16_t a, int8x16_t b) {
@@ -50,39 +52,46 @@ VILA_INLINE void store_block_scale(float* p, float32x4_t scale) {
 }
 
 VILA_INLINE void block_octet(Block& sum, const int8x16x4_t& w, int8x16_t rows01, int8x16_t rows23) {
-  VILA_UNROLL for (int j = 0; j < 4; ++j) {
-    sum.v[j] = vmmlaq_s32(sum.v[j], rows01, w.val[j]);
-    sum.v[4 + j] = vmmlaq_s32(sum.v[4 + j], rows23, w.val[j]);
-  }
+  sum.v[0] = vmmlaq_s32(sum.v[0], rows01, w.val[0]);
+  sum.v[1] = vmmlaq_s32(sum.v[1], rows01, w.val[1]);
+  sum.v[2] = vmmlaq_s32(sum.v[2], rows01, w.val[2]);
+  sum.v[3] = vmmlaq_s32(sum.v[3], rows01, w.val[3]);
+  sum.v[4] = vmmlaq_s32(sum.v[4], rows23, w.val[0]);
+  sum.v[5] = vmmlaq_s32(sum.v[5], rows23, w.val[1]);
+  sum.v[6] = vmmlaq_s32(sum.v[6], rows23, w.val[2]);
+  sum.v[7] = vmmlaq_s32(sum.v[7], rows23, w.val[3]);
 }
 
 /// Sixteen columns: 128 bytes of a weight panel, 64 of packed activations; both pointers move on.
-VILA_INLINE Block block_dot(Block sum, const std::uint8_t*& w, const std::int8_t*& a) {
+VILA_INLINE void block_dot(Block& sum, const std::uint8_t*& w, const std::int8_t*& a) {
   const int8x16x4_t rows = vld1q_s8_x4(a);
   a += 64;
   block_octet(sum, vld1q_s8_x4(reinterpret_cast<const std::int8_t*>(w)), rows.val[0], rows.val[1]);
   w += 64;
   block_octet(sum, vld1q_s8_x4(reinterpret_cast<const std::int8_t*>(w)), rows.val[2], rows.val[3]);
   w += 64;
-  return sum;
 }
 
 /// dots = fma(sum, the row's scale, dots)
-VILA_INLINE BlockF block_scale(BlockF dots, Block sum, const float* scale) {
+VILA_INLINE void block_scale(BlockF& dots, const Block& sum, const float* scale) {
   const float32x4_t rows01 = vld1q_f32(scale);
   const float32x4_t rows23 = vld1q_f32(scale + 4);
-  VILA_UNROLL for (int j = 0; j < 4; ++j) {
-    dots.v[j] = vfmaq_f32(dots.v[j], vcvtq_f32_s32(sum.v[j]), rows01);
-    dots.v[4 + j] = vfmaq_f32(dots.v[4 + j], vcvtq_f32_s32(sum.v[4 + j]), rows23);
-  }
-  return dots;
+  dots.v[0] = vfmaq_f32(dots.v[0], vcvtq_f32_s32(sum.v[0]), rows01);
+  dots.v[1] = vfmaq_f32(dots.v[1], vcvtq_f32_s32(sum.v[1]), rows01);
+  dots.v[2] = vfmaq_f32(dots.v[2], vcvtq_f32_s32(sum.v[2]), rows01);
+  dots.v[3] = vfmaq_f32(dots.v[3], vcvtq_f32_s32(sum.v[3]), rows01);
+  dots.v[4] = vfmaq_f32(dots.v[4], vcvtq_f32_s32(sum.v[4]), rows23);
+  dots.v[5] = vfmaq_f32(dots.v[5], vcvtq_f32_s32(sum.v[5]), rows23);
+  dots.v[6] = vfmaq_f32(dots.v[6], vcvtq_f32_s32(sum.v[6]), rows23);
+  dots.v[7] = vfmaq_f32(dots.v[7], vcvtq_f32_s32(sum.v[7]), rows23);
 }
 
 /// Outputs 4 * half..4 * half + 3 of a row.
-VILA_INLINE float32x4_t block_part(const BlockF& dots, int row, int half) {
-  const float64x2_t first = vreinterpretq_f64_f32(dots.v[4 * (row / 2) + 2 * half]);
-  const float64x2_t second = vreinterpretq_f64_f32(dots.v[4 * (row / 2) + 2 * half + 1]);
-  return vreinterpretq_f32_f64(row % 2 == 0 ? vzip1q_f64(first, second) : vzip2q_f64(first, second));
+template <int kRow, int kHalf>
+VILA_INLINE float32x4_t block_part(const BlockF& dots) {
+  const float64x2_t first = vreinterpretq_f64_f32(dots.v[4 * (kRow / 2) + 2 * kHalf]);
+  const float64x2_t second = vreinterpretq_f64_f32(dots.v[4 * (kRow / 2) + 2 * kHalf + 1]);
+  return vreinterpretq_f32_f64(kRow % 2 == 0 ? vzip1q_f64(first, second) : vzip2q_f64(first, second));
 }
 
 }  // namespace vila::kernels::VILA_ISA_NS
