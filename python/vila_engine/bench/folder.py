@@ -18,7 +18,7 @@ import numpy.typing as npt
 from vila_engine import _core
 from vila_engine._core import InvalidArgument
 from vila_engine.bench.presets import Config, preset_config, source_of
-from vila_engine.convert.conversion import MARGIN_BYTES, Weights, _formats
+from vila_engine.convert.conversion import MARGIN_BYTES, Weights, choose_formats
 from vila_engine.convert.plan import TILE_ROWS, Entry, Formats, part_shapes, plan_entries
 from vila_engine.convert.tokenizers import Spec, Tensors, spec_to_tensors
 from vila_engine.convert.writer import FORMAT, SafetensorsWriter, TensorPlan, atomic_folder, check_space
@@ -55,7 +55,7 @@ def write_model(
         InvalidArgument: there is no such preset or format, or something else is at the destination.
         IoError: the disk is too small.
     """
-    formats = _formats(weights, vision_weights, None, 128)
+    formats = choose_formats(weights, vision_weights, None, 128)
     sections = preset_config(preset)
     tokenizer, tokenizer_tensors = spec_to_tensors(tokenizer_spec(sections["llm"]["vocab_size"]))
     config = {

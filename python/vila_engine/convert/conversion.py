@@ -104,7 +104,7 @@ def convert(
         IoError: the source cannot be read or the disk is full.
     """
     destination = Path(destination)
-    formats = _formats(weights, vision_weights, head_weights, group_size)
+    formats = choose_formats(weights, vision_weights, head_weights, group_size)
     if conv_mode is not None and conv_mode not in CONV_MODES:
         raise InvalidArgument(f"[convert] conv_mode: expected one of {', '.join(CONV_MODES)}, got {conv_mode}")
     check_destination(destination, force=force)
@@ -120,7 +120,12 @@ def convert(
         return job.write(destination, name, mode, progress, force=force)
 
 
-def _formats(weights: Weights, vision: Weights | None, head: Weights | None, group_size: int) -> Formats:
+def choose_formats(weights: Weights, vision: Weights | None, head: Weights | None, group_size: int) -> Formats:
+    """The weight formats of a model's parts, defaults filled in; arguments as in `convert`.
+
+    Raises:
+        InvalidArgument: an unknown format or group size.
+    """
     for name, value in (("weights", weights), ("vision_weights", vision), ("head_weights", head)):
         if value is not None and value not in WEIGHTS:
             raise InvalidArgument(f"[convert] {name}: expected one of {', '.join(WEIGHTS)}, got {value}")
