@@ -56,7 +56,7 @@ std::string Engine::info_json() const {
       .set("file_bytes", s.checkpoint->file_bytes())
       .set("kv_cache", s.options.kv_cache == KvCacheType::f16 ? "f16" : "f32")
       .set("memory", s.options.memory == MemoryMode::fast ? "fast" : "mapped")
-      .set("huge_page_bytes", static_cast<std::int64_t>(huge_page_bytes()))
+      .set("huge_page_bytes", huge_page_bytes())
       .set("isa", s.kernels->name)
       .set("threads", s.pool->size())
       .set("load_seconds", s.load_seconds);

@@ -48,10 +48,10 @@ HugeBuffer::~HugeBuffer() {
   if (mapping_ != nullptr) ::munmap(mapping_, mapping_bytes_);
 }
 
-long long huge_page_bytes() {
+std::int64_t huge_page_bytes() {
   std::ifstream file("/proc/self/smaps_rollup");
   for (std::string word; file >> word;) {
-    long long kib = 0;
+    std::int64_t kib = 0;
     if (word == "AnonHugePages:" && file >> kib) return kib * 1024;
   }
   return 0;

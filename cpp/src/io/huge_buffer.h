@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace vila {
 
@@ -27,6 +28,6 @@ class HugeBuffer {
 };
 
 /// Bytes of this process that lie on transparent huge pages; 0 where the system does not tell.
-long long huge_page_bytes();
+std::int64_t huge_page_bytes();
 
 }  // namespace vila
