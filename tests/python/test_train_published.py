@@ -118,7 +118,7 @@ def test_a_batch_gives_the_logits_of_its_rows(world: World, published: Path) -> 
     for task in ("name", "video", "text", "changed"):
         sample = sample_of(world, task, 5)
         examples.append((conversation(tokenizer, sample), [painter.paint(scene) for scene in sample.scenes]))
-    task = StageTask("sft", world, tokenizer, CONFIG, seed=0, batch=4)
+    task = StageTask(StageConfig("sft", 1, 4, 1e-3), world, tokenizer, CONFIG, seed=0)
     with torch.no_grad():
         together = task.loss(model, collate(examples, 25, 126))[0]
         weights = [sum(label >= 0 for label in encoded.labels) for encoded, _ in examples]
@@ -157,10 +157,10 @@ def test_another_architecture_is_refused(published: Path, tmp_path: Path) -> Non
 def test_a_stage_changes_its_parts_only(world: World, tokenizer: Tokenizer, stage: str) -> None:
     torch.manual_seed(0)
     model = Vila(CONFIG)
-    freeze(model, stage)
+    freeze(model, stage, {})
     before = {name: value.clone() for name, value in model.state_dict().items()}
     config = StageConfig(stage, 4, 4, 1e-3)
-    task = StageTask(stage, world, tokenizer, CONFIG, seed=0, batch=4)
+    task = StageTask(StageConfig(stage, 1, 4, 1e-3), world, tokenizer, CONFIG, seed=0)
     state = make_state(model, config)
     losses = [train_step(state, task, task.batch(0), config, False)["loss"] for _ in range(4)]
     assert losses[-1] < losses[0]
@@ -170,9 +170,9 @@ def test_a_stage_changes_its_parts_only(world: World, tokenizer: Tokenizer, stag
 
 def test_batches_are_a_pure_function_of_seed_and_index(world: World, tokenizer: Tokenizer) -> None:
     for stage in ("align", "pretrain", "sft"):
-        first, second = (StageTask(stage, world, tokenizer, CONFIG, seed=7, batch=5).batch(3) for _ in range(2))
+        first, second = (StageTask(StageConfig(stage, 1, 5, 1e-3), world, tokenizer, CONFIG, seed=7).batch(3) for _ in range(2))
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-        other = StageTask(stage, world, tokenizer, CONFIG, seed=7, batch=5).batch(4)
+        other = StageTask(StageConfig(stage, 1, 5, 1e-3), world, tokenizer, CONFIG, seed=7).batch(4)
         assert not torch.equal(first["ids_0"], other["ids_0"])
     rows = LanguageTask(world, tokenizer, 7, 3, 64)
     assert torch.equal(rows.batch(2)["ids"], rows.batch(2)["ids"]) and rows.batch(2)["ids"].shape == (3, 65)

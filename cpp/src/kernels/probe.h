@@ -25,7 +25,8 @@ inline std::int64_t probe_dot(std::int64_t steps, const std::uint8_t* w, const s
 inline std::int64_t probe_fma(std::int64_t steps, const float* x, float* sink) {
   const F32x16 factor = load(x);
   F32x16 sum[kProbeSums];
-  VILA_UNROLL for (int i = 0; i < kProbeSums; ++i) sum[i] = zero_f32();
+  // Every sum starts from a value of its own: equal sums would be computed once.
+  VILA_UNROLL for (int i = 0; i < kProbeSums; ++i) sum[i] = splat(static_cast<float>(i));
   for (std::int64_t step = 0; step < steps; ++step) {
     VILA_UNROLL for (int i = 0; i < kProbeSums; ++i) sum[i] = fma(factor, factor, sum[i]);
   }

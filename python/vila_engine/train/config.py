@@ -29,8 +29,10 @@ class StageConfig:
         weight_decay: AdamW decay of matrices; vectors have none.
         clip: Largest norm of the gradient.
         ema: Decay of the averaged weights that leave the stage.
-        lr_scale: Factors on the rate by the beginning of a parameter's name.
+        lr_scale: Factors on the rate by the beginning of a parameter's name; 0 freezes what is named.
         image_size: Pixels of the pictures of a vision stage; 0 is the model's own size.
+        questions: At most so many further questions about the pictures of a conversation of `sft`.
+        mix: Shares of the tasks in `sft`, in place of those of the shipped model.
     """
 
     name: str
@@ -44,6 +46,8 @@ class StageConfig:
     ema: float = 0.999
     lr_scale: dict[str, float] = field(default_factory=dict)
     image_size: int = 0
+    questions: int = 3
+    mix: dict[str, float] = field(default_factory=dict)
 
 
 def default_stages() -> tuple[StageConfig, ...]:

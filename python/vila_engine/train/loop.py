@@ -111,7 +111,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether matrix products run in bf16: always on a GPU, on a CPU where it has bf16 tiles.
+    """Whether matrix products run in bf16: always on a GPU, on a CPU where it multiplies them.
 
     Raises:
         InvalidArgument: The precision is unknown.
@@ -122,8 +122,8 @@ def use_bf16(precision: str, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return True
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(amx()) if amx else False
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not public, so not sure to be there
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 @dataclass

@@ -249,8 +249,18 @@ class LlamaAttention(nn.Module):
         q, k = (rotate(t, cos, sin).to(v.dtype) for t in (q, k))
         if self.repeat > 1:
             k, v = (t.repeat_interleave(self.repeat, dim=1) for t in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = attend(q, k, v)
         return cast(Tensor, self.o_proj(y.transpose(1, 2).reshape(batch, length, -1)))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of `[B, H, L, dim]`, spelled out on CPUs: the fused backward of PyTorch is slow there."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    length = q.shape[2]
+    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).masked_fill(later, float("-inf"))
+    return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -356,8 +366,9 @@ class Vila(nn.Module):
         rows = self.llm.model.embed_tokens(ids)
         if visual.numel() == 0:
             return cast(Tensor, rows)
-        taken = visual.to(rows.dtype)[source.clamp_min(0)]
-        return torch.where((source >= 0)[..., None], taken, rows)
+        # Every visual row is taken once, so that no two gradients meet in one row: sums over equal indices are slow on GPUs.
+        shown = source >= 0
+        return rows.masked_scatter(shown[..., None], visual.to(rows.dtype).index_select(0, source[shown]))
 
 
 def initialise(model: nn.Module) -> None:

@@ -8,6 +8,7 @@ and learns the answers only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from vila_engine._core import InvalidArgument
+
+from .config import StageConfig
 from .facts import caption_text
 from .layout import TRAIN, finish, text_item
 from .loop import Batch, Log
@@ -79,17 +83,23 @@ class StageTask:
     """
 
     def __init__(
-        self, stage: str, world: World, tokenizer: Tokenizer, config: VilaConfig, *, seed: int, batch: int
+        self, stage: StageConfig, world: World, tokenizer: Tokenizer, config: VilaConfig, *, seed: int
     ) -> None:
         makers: dict[str, Callable[[Rng], Example]] = {
             "align": self._align, "pretrain": self._pretrain, "sft": self._sft,
         }  # fmt: skip
-        self.make = makers[stage]
+        self.make = makers[stage.name]
         self.world, self.tokenizer = world, tokenizer
         self.painter = Painter(world, config.vision.image_size, config.vision.patch_size)
         self.per_picture = ((config.vision.grid + 1) // 2) ** 2
-        self.key = (seed, 4 + sorted(makers).index(stage))
-        self.size = batch
+        self.key = (seed, 4 + sorted(makers).index(stage.name))
+        self.size = stage.batch
+        self.side = replace(TRAIN, more=stage.questions)
+        mix = stage.mix or MIX
+        if not set(mix) <= set(MIX):
+            raise InvalidArgument(f"[train] mix: expected tasks of {sorted(MIX)}, got {sorted(set(mix) - set(MIX))}")
+        self.tasks, weights = list(mix), np.array(list(mix.values()))
+        self.shares = weights / weights.sum()
 
     def _align(self, rng: Rng) -> Example:
         scene, text = captioned(self.world, rng)
@@ -114,8 +124,8 @@ class StageTask:
         return self.tokenizer.prompt([*parts, (END, True)]), [self.painter.paint(scene) for scene, _ in pairs]
 
     def _sft(self, rng: Rng) -> Example:
-        name = list(MIX)[rng.choice(len(MIX), p=list(MIX.values()))]
-        sample = (text_task if name == "text" else PICTURE_TASKS[name])(self.world, rng, TRAIN)
+        name = self.tasks[rng.choice(len(self.tasks), p=self.shares)]
+        sample = (text_task if name == "text" else PICTURE_TASKS[name])(self.world, rng, self.side)
         return conversation(self.tokenizer, sample), [self.painter.paint(scene) for scene in sample.scenes]
 
     def batch(self, index: int) -> Batch:
@@ -194,7 +204,9 @@ def collate(examples: list[Example], per_picture: int, side: int) -> Batch:
     return batch
 
 
-def freeze(model: Vila, stage: str) -> None:
-    """Leaves gradients on for what a stage trains; the tower's unread norm is never trained here."""
+def freeze(model: Vila, stage: str, lr_scale: dict[str, float]) -> None:
+    """Leaves gradients on for what a stage trains at a rate above 0; the tower's unread norm is never trained here."""
+    still = tuple(start for start, scale in lr_scale.items() if scale == 0)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(TRAINED[stage]) and "post_layernorm" not in name)
+        trained = name.startswith(TRAINED[stage]) and not name.startswith(still)
+        parameter.requires_grad_(trained and "post_layernorm" not in name)

@@ -184,13 +184,15 @@ class Renderer:
         self.n_labels = self.character_label + len(CHARACTERS)
         rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
         self._rows, self._columns = rows / side, columns / side
+        self._sprites = world.premultiplied
+        halves = self._sprites.reshape(-1, SPRITE_SIDE // 2, 2, SPRITE_SIDE // 2, 2, 4)
+        self._half_sprites = halves.mean(axis=(2, 4), dtype=np.float32).round().astype(np.uint8)
 
     def _background(self, background: Background) -> Image.Image:
         side = self.side
         if background.kind == "flat":
             return Image.new("RGB", (side, side), background.rgb)
         rng = np.random.default_rng(background.seed)
-        first, second = (np.array(c, np.float32) for c in (background.rgb, background.second))
         if background.kind == "noise":
             coarse = rng.random((9, 9), dtype=np.float32) * 255
             image = Image.fromarray(coarse.astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
@@ -210,24 +212,27 @@ class Renderer:
             else:
                 dx, dy = np.mod(self._columns / period, 1) - 0.5, np.mod(self._rows / period, 1) - 0.5
                 weight = (dx * dx + dy * dy < 0.09).astype(np.float32)
-        mixed = first + weight[..., None] * (second - first)
-        return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
+        image = Image.new("RGB", (side, side), background.rgb)
+        image.paste(background.second, None, Image.fromarray((weight * 255).astype(np.uint8)))
+        return image
 
     def _stamp(self, item: Item) -> Image.Image:
         """The item alone, as RGBA of its final size."""
         pixels = max(4, round(item.size * self.side))
-        if item.kind == "sprite":
-            stamp = Image.fromarray(self.world.sprites[item.row])
-            if item.gain != (1.0, 1.0, 1.0):
-                levels = np.arange(256)
-                tables = [np.clip(levels * gain, 0, 255).astype(np.uint8) for gain in item.gain]
-                stamp = stamp.point([*np.concatenate(tables).tolist(), *range(256)])
-        else:
-            stamp = Image.new("RGBA", (SPRITE_SIDE, SPRITE_SIDE), (*item.rgb, 0))
-            stamp.putalpha(_shape_mask(item.name))
+        if item.kind == "shape":
+            stamp = Image.new("RGBA", (pixels, pixels), (*item.rgb, 0))
+            stamp.putalpha(_shape_mask(item.name).resize((pixels, pixels), Image.Resampling.BILINEAR))
+            return stamp
+        sprites = self._half_sprites if pixels <= SPRITE_SIDE // 2 else self._sprites
+        pixmap = sprites[item.row]
+        stamp = Image.frombytes("RGBa", pixmap.shape[:2], pixmap.tobytes())
         stamp = stamp.resize((pixels, pixels), Image.Resampling.BILINEAR)
         if item.angle:
             stamp = stamp.rotate(item.angle, Image.Resampling.BILINEAR, expand=True)
+        stamp = stamp.convert("RGBA")
+        if item.gain != (1.0, 1.0, 1.0):
+            tinted = np.minimum(np.asarray(stamp) * np.array([*item.gain, 1.0], np.float32), 255)
+            stamp = Image.fromarray(tinted.astype(np.uint8))
         return stamp
 
     def _text(self, canvas: Image.Image, item: Item) -> list[tuple[int, int, int]]:

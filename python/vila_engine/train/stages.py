@@ -101,9 +101,9 @@ def _multimodal(run: Path, plan: Plan, world: World, config: StageConfig) -> Non
         if state is not None:
             model.load_state_dict(state)
             break
-    freeze(model, config.name)
+    freeze(model, config.name, config.lr_scale)
     tokenizer = get_tokenizer(run, plan, world)
-    task = StageTask(config.name, world, tokenizer, model.config, seed=plan.seed, batch=config.batch)
+    task = StageTask(config, world, tokenizer, model.config, seed=plan.seed)
     train(model.to(pick_device(plan.device)), task, config, plan, run / config.name)
 
 

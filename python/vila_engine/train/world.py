@@ -89,6 +89,13 @@ class World:
         return self._by_concept.get((side, concept), [])
 
     @cached_property
+    def premultiplied(self) -> Sprites:
+        """`sprites` with colours multiplied by alpha, as resampling needs them: `[n, 96, 96, 4]` u8."""
+        alpha = self.sprites[..., 3:].astype(np.uint16)
+        colours = (self.sprites[..., :3] * alpha + 127) // 255
+        return np.concatenate([colours.astype(np.uint8), self.sprites[..., 3:]], axis=-1)
+
+    @cached_property
     def train_words(self) -> list[str]:
         """Words that training pictures of text may show."""
         return [word for word in self.words if not word_is_held_out(word)]
