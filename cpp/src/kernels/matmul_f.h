@@ -59,7 +59,7 @@ inline void float_tiles(const MatmulFArgs& p, std::int64_t tile, std::int64_t bl
       for (std::int64_t b = 0; b < blocks; ++b) float_block<MR, NT>(p, row, tile + b * NT, w[b], first, columns);
     };
     std::int64_t row = 0;
-    for (; row + kBlockRows <= p.m; row += kBlockRows) rows.template operator()<kBlockRows>(row);
+    for (; row + kFloatRows <= p.m; row += kFloatRows) rows.template operator()<kFloatRows>(row);
     for (; row < p.m; ++row) rows.template operator()<1>(row);
   }
 }
@@ -79,9 +79,9 @@ inline std::int64_t float_range(const MatmulFArgs& p, std::int64_t first, std::i
 template <bool kHalf>
 inline void matmul_f(const MatmulFArgs& p, Range tiles) {
   // One row needs several tiles side by side to hide the latency of the fused multiply-add.
-  constexpr int kTiles = kBlockTiles > 4 ? kBlockTiles : 4;
-  const std::int64_t left = p.m < kBlockRows ? float_range<kHalf, kTiles>(p, tiles.begin, tiles.end)
-                                             : float_range<kHalf, kBlockTiles>(p, tiles.begin, tiles.end);
+  constexpr int kTiles = kFloatTiles > 4 ? kFloatTiles : 4;
+  const std::int64_t left = p.m < kFloatRows ? float_range<kHalf, kTiles>(p, tiles.begin, tiles.end)
+                                             : float_range<kHalf, kFloatTiles>(p, tiles.begin, tiles.end);
   float_range<kHalf, 1>(p, left, tiles.end);
 }
 

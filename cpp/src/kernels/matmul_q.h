@@ -2,7 +2,7 @@
 //
 // Two loops share one arithmetic. Few rows (decode) are bound by memory: weights go from memory to registers once, four
 // tiles side by side so that enough sums are in flight. Many rows (prefill, vision) are bound by multiplies: a group of
-// columns is unpacked to bytes once, and blocks of kBlockRows x kBlockTiles sums stay in registers. Every output is one
+// columns is unpacked to bytes once, and blocks of kDotRows x kDotTiles sums stay in registers. Every output is one
 // chain of fused multiply-adds over ascending groups in both, so the bits do not depend on the blocking.
 #pragma once
 
@@ -269,7 +269,7 @@ inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t bl
       for (std::int64_t b = 0; b < blocks; ++b) block_panel<Kind, MR, NT>(p, row, tile + b * NT, groups, panels[b]);
     };
     std::int64_t row = 0;
-    for (; row + kBlockRows <= p.m; row += kBlockRows) rows.template operator()<kBlockRows>(row);
+    for (; row + kDotRows <= p.m; row += kDotRows) rows.template operator()<kDotRows>(row);
     for (; row < p.m; ++row) rows.template operator()<1>(row);
   }
 }
@@ -306,10 +306,10 @@ inline void matmul_q(const MatmulQArgs& p, Range tiles) {
 #ifdef VILA_OWN_BLOCKS
   if (p.a_group == kActivationGroup && p.group <= kOwnColumns) return own_matmul_q<Kind>(p, tiles);
 #endif
-  const bool blocked = p.m >= kBlockRows && p.group <= kPanelColumns;
+  const bool blocked = p.m >= kDotRows && p.group <= kPanelColumns;
   std::int64_t tile = tiles.begin;
   if (blocked) {
-    tile = block_range<Kind, kBlockTiles>(p, tile, tiles.end);
+    tile = block_range<Kind, kDotTiles>(p, tile, tiles.end);
     block_range<Kind, 1>(p, tile, tiles.end);
   } else {
     for (; tile + 4 <= tiles.end; tile += 4) few_rows<Kind, 4>(p, tile);

@@ -143,7 +143,9 @@ inline A4 load_a4(const std::int8_t* p) {
 }
 
 // 8 accumulators, 2 weight vectors and temporaries fill the 16 registers.
-inline constexpr int kBlockRows = 4;
-inline constexpr int kBlockTiles = 1;
+inline constexpr int kFloatRows = 4;
+inline constexpr int kFloatTiles = 1;
+inline constexpr int kDotRows = 4;
+inline constexpr int kDotTiles = 1;
 
 }  // namespace vila::kernels::VILA_ISA_NS

@@ -108,8 +108,11 @@ inline A4 load_a4(const std::int8_t* p) {
   return _mm512_set1_epi32(quad);
 }
 
-// 24 accumulators, 4 weight vectors and a broadcast activation fill the 32 registers.
-inline constexpr int kBlockRows = 6;
-inline constexpr int kBlockTiles = 4;
+// Floats: 24 accumulators, 4 weight vectors and a broadcast activation fill the 32 registers. Integers have sums, scaled
+// dots and accumulators: of 5 x 2 each, all stay in registers. Larger blocks store 64 bytes for each, every 32 columns.
+inline constexpr int kFloatRows = 6;
+inline constexpr int kFloatTiles = 4;
+inline constexpr int kDotRows = 5;
+inline constexpr int kDotTiles = 2;
 
 }  // namespace vila::kernels::VILA_ISA_NS

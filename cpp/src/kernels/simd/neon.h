@@ -131,7 +131,9 @@ inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
   return r;
 }
 
-inline constexpr int kBlockRows = 4;   // 16 accumulators of 32 registers
-inline constexpr int kBlockTiles = 1;
+inline constexpr int kFloatRows = 4;   // 16 accumulators of 32 registers
+inline constexpr int kFloatTiles = 1;
+inline constexpr int kDotRows = 4;
+inline constexpr int kDotTiles = 1;
 
 }  // namespace vila::kernels::VILA_ISA_NS

@@ -127,8 +127,10 @@ inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
 inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return dot4_s(acc, w, a); }
 inline void prefetch(const void*) {}
 
-inline constexpr int kBlockRows = 4;
-inline constexpr int kBlockTiles = 1;
+inline constexpr int kFloatRows = 4;
+inline constexpr int kFloatTiles = 1;
+inline constexpr int kDotRows = 4;
+inline constexpr int kDotTiles = 1;
 
 #undef VILA_EACH
 

@@ -34,6 +34,7 @@
 //   W8  load_w8(const uint8_t*)       64 bytes, 16 rows x 4 columns of signed bytes -127..127, as dot4_s wants them
 //   dot4_s(I32x16 acc, W8 w, A4 a)    acc + sum over 4 columns of (w + kW8Bias) * a, exact; the kernel takes
 //   kW8Bias                           kW8Bias * sum(a) back once per group
-//   kBlockRows kBlockTiles            accumulators (rows x tiles of 16) that the registers hold in a blocked product
+//   kFloatRows kFloatTiles            accumulators (rows x tiles of 16) that the registers hold in a float product
+//   kDotRows kDotTiles                the same of an integer product, which has three vectors for each
 // Results must be bitwise equal on every instruction set.
 #pragma once
