@@ -134,7 +134,7 @@ std::vector<Case> all_cases() {
   int turn = 0;
   const auto add = [&](bool int4, std::int64_t k_padded, std::int64_t group, Zero zero) {
     for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 33, 64, 67}) {
-      for (const std::int64_t n : {1, 15, 16, 17, 50, 64, 65, 80, 141}) {
+      for (const std::int64_t n : {1, 15, 16, 17, 50, 64, 65, 80, 125, 141}) {
         if (m * n > 33 * 80 && turn % 3 != 0) {
           ++turn;
           continue;

@@ -69,162 +69,149 @@ inline void stream_row(const MatmulQArgs& p, std::int64_t row, std::int64_t tile
   VILA_UNROLL for (int t = 0; t < NT; ++t) store_tile(p.y + row * p.y_stride, p.bias, p.n, tile + t, acc[t]);
 }
 
-inline constexpr int kOwnRows = 4;                // of a block
+inline constexpr int kOwnRows = 4;  // of a block
+inline constexpr int kOwnOutputs = 8;
 inline constexpr std::int64_t kOwnColumns = 128;  // of a panel: 16 KiB in the first-level cache
 inline constexpr int kOwnTiles = 8;               // that share a packing of activations
-inline constexpr std::int64_t kMaxParts = kOwnColumns / kActivationGroup;
+inline constexpr int kMaxParts = kOwnColumns / kActivationGroup;
+
+VILA_INLINE Block zero_block() {
+  Block sum;
+  VILA_UNROLL for (int i = 0; i < 8; i += 2) load_zeros(sum.v[i], sum.v[i + 1]);
+  return sum;
+}
 
 /// One group of columns of four rows, packed: activations, the scales of each part, the weighted sums.
 struct PackedRows {
   alignas(64) std::int8_t a[kOwnRows * kOwnColumns];
-  alignas(16) float scale[kMaxParts * kScaleFloats];
+  alignas(64) float scale[kScaleFloats * kMaxParts];
   alignas(16) float weighted[kOwnRows];
 };
 
+/// The scales of a row's parts in one group; those that do not exist are 0.
+template <int kParts>
+VILA_INLINE float32x4_t load_scales(const float* p) {
+  if constexpr (kParts == 4) return vld1q_f32(p);
+  float32x4_t scales = vsetq_lane_f32(p[0], vdupq_n_f32(0.0F), 0);
+  if constexpr (kParts == 2) scales = vsetq_lane_f32(p[1], scales, 1);
+  return scales;
+}
+
 /// Rows that do not exist repeat the last one; their results are not written.
-template <class Kind>
-inline void pack_rows(const MatmulQArgs& p, std::int64_t row, std::int64_t g, PackedRows& packed) {
+template <class Kind, int kParts>
+VILA_INLINE void pack_rows(const MatmulQArgs& p, std::int64_t row, std::int64_t g, PackedRows& packed) {
   const std::int64_t groups = p.k_padded / p.group;
-  const std::int64_t parts = p.group / kActivationGroup;
-  std::int64_t rows[kOwnRows];
-  VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) {
-    rows[r] = row + r < p.m ? row + r : p.m - 1;
-    packed.weighted[r] = Kind::kColumnsPerLoad == 8 ? p.a_weighted[rows[r] * groups + g] : 0.0F;
-  }
   const std::int8_t* a[kOwnRows];
-  VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) a[r] = p.a + rows[r] * p.k_padded + g * p.group;
-  const std::int64_t columns = p.group;
-  for (std::int64_t k = 0; k < columns; k += 16) {
-    store_block_a(packed.a + kOwnRows * k, load_a16(a[0] + k), load_a16(a[1] + k), load_a16(a[2] + k),
-                  load_a16(a[3] + k));
+  float32x4_t scales[kOwnRows];
+  VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) {
+    const std::int64_t at = (row + r < p.m ? row + r : p.m - 1) * groups + g;
+    a[r] = p.a + at * (kParts * kActivationGroup);
+    scales[r] = load_scales<kParts>(p.a_scale + at * kParts);
+    if constexpr (Kind::kColumnsPerLoad == 8) packed.weighted[r] = p.a_weighted[at];
   }
-  for (std::int64_t part = 0; part < parts; ++part) {
-    const float* scale = p.a_scale + g * parts + part;
-    float32x4_t four = vld1q_dup_f32(scale + rows[0] * groups * parts);
-    four = vld1q_lane_f32(scale + rows[1] * groups * parts, four, 1);
-    four = vld1q_lane_f32(scale + rows[2] * groups * parts, four, 2);
-    four = vld1q_lane_f32(scale + rows[3] * groups * parts, four, 3);
-    store_block_scale(packed.scale + part * kScaleFloats, four);
+  store_block_scales(packed.scale, scales[0], scales[1], scales[2], scales[3]);
+  std::int8_t* to = packed.a;
+  VILA_UNROLL for (int k = 0; k < kParts * kActivationGroup; k += 32) {
+    A16 low[kOwnRows], high[kOwnRows];
+    VILA_UNROLL for (int r = 0; r < kOwnRows; ++r) {
+      low[r] = load_a16(a[r] + k);
+      high[r] = load_a16(a[r] + k + 16);
+    }
+    store_block_a(to, low[0], low[1], low[2], low[3]);
+    store_block_a(to + 64, high[0], high[1], high[2], high[3]);
+    advance(to, 128);
   }
 }
 
-/// Scales and offsets of NT tiles in one group, as f32.
+/// One group of columns of NT tiles, packed: their bytes in the order of block_dot, half a tile after the other, and
+/// the scales and offsets of each half.
 template <int NT>
-struct TileScales {
-  alignas(16) float w_scale[16 * NT];
-  alignas(16) float offset[16 * NT];
+struct PackedTiles {
+  alignas(64) std::uint8_t bytes[kOwnColumns * 16 * NT];
+  alignas(64) float scales[2 * NT][2 * kOwnOutputs];
 };
 
-/// The bytes of one group of NT tiles in the order of block_dot, half a tile after the other.
-template <class Kind, int NT>
-inline void pack_weights(const MatmulQArgs& p, std::int64_t tile, std::int64_t g, std::uint8_t* panel,
-                         TileScales<NT>& scales) {
-  const std::int64_t groups = p.k_padded / p.group;
+template <class Kind, int kParts, int NT>
+inline void pack_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t g, PackedTiles<NT>& packed) {
   constexpr std::int64_t kOctet = 64 * (8 / Kind::kColumnsPerLoad);
+  constexpr int kColumns = kParts * kActivationGroup;
+  const std::int64_t groups = p.k_padded / kColumns;
+  std::uint8_t* low = packed.bytes;
   for (int t = 0; t < NT; ++t) {
     const std::int64_t at = ((tile + t) * groups + g) * 16;
     const F32x16 w_scale = load_f16(p.w_scale + at);
-    store(scales.w_scale + 16 * t, w_scale);
-    store(scales.offset + 16 * t, load_offset<Kind>(p, at, w_scale));
-    const std::uint8_t* w = p.w + (tile + t) * tile_stride<Kind>(p.k_padded) + g * p.group / 8 * kOctet;
-    std::uint8_t* low = panel + t * p.group * 16;
-    std::uint8_t* high = low + p.group * 8;
-    for (std::int64_t k = 0; k < p.group; k += 8, w += kOctet, low += 64, high += 64) {
-      W8 first, second;
-      load_octet<Kind>(w, first, second);
-      store_block_w(low, high, first, second);
-      prefetch(w + kPrefetchBytes);
+    const F32x16 offset = load_offset<Kind>(p, at, w_scale);
+    VILA_UNROLL for (int i = 0; i < 4; ++i) {
+      float* half = packed.scales[2 * t + i / 2] + i % 2 * 4;
+      vst1q_f32(half, w_scale.v[i]);
+      vst1q_f32(half + kOwnOutputs, offset.v[i]);
     }
+    const std::uint8_t* w = p.w + (tile + t) * tile_stride<Kind>(p.k_padded) + g * (kColumns / 8 * kOctet);
+    std::uint8_t* high = low + kColumns * kOwnOutputs;
+    VILA_UNROLL
+    for (int k = 0; k < kColumns; k += 8) {
+      W8 first, second;
+      prefetch(w + kPrefetchBytes);
+      load_octet<Kind>(w, first, second);
+      w += kOctet;
+      store_block_w(low, high, first, second);
+    }
+    low = high;
   }
 }
 
-VILA_INLINE BlockF zero_block() {
-  const float32x4_t f = vdupq_n_f32(0.0F);
-  return {{f, f, f, f, f, f, f, f}};
+/// Adds part kPart and those after it to the scaled sums of a block.
+template <int kPart, int kParts>
+VILA_INLINE void block_parts(BlockF& dots, const std::uint8_t*& panel, const std::int8_t* a,
+                             const BlockScales& scales) {
+  Block sum = zero_block();
+  block_dot(sum, panel, a);
+  block_dot(sum, panel, a);
+  block_scale<kPart>(dots, sum, scales);
+  if constexpr (kPart + 1 < kParts) block_parts<kPart + 1, kParts>(dots, panel, a, scales);
 }
 
-/// Adds the sums over the parts of a group for four rows and eight outputs, activations times their scales.
-VILA_INLINE void block_dots(BlockF& dots, const std::uint8_t* panel, const PackedRows& rows, std::int64_t parts) {
-  const std::int8_t* a = rows.a;
-  const float* scale = rows.scale;
-  const int32x4_t i = vdupq_n_s32(0);
-  do {
-    Block sum = {{i, i, i, i, i, i, i, i}};
-    block_dot(sum, panel, a);
-    block_dot(sum, panel, a);
-    block_scale(dots, sum, scale);
-    scale += kScaleFloats;
-  } while (--parts > 0);
+/// Eight outputs of a row: y = y + dots * w_scale + offset * weighted, as finish_group.
+template <class Kind, int kRow>
+VILA_INLINE void finish_row(float*& y, const BlockF& dots, const float32x4x4_t& scales, float32x4_t weighted) {
+  float32x4_t low = vld1q_f32(y);
+  float32x4_t high = vld1q_f32(y + 4);
+  low = vfmaq_f32(low, block_part<kRow, 0>(dots), scales.val[0]);
+  high = vfmaq_f32(high, block_part<kRow, 1>(dots), scales.val[1]);
+  if constexpr (Kind::kColumnsPerLoad == 8) {
+    low = vfmaq_laneq_f32(low, scales.val[2], weighted, kRow);
+    high = vfmaq_laneq_f32(high, scales.val[3], weighted, kRow);
+  }
+  store_step(y, low, high);
 }
 
-/// Four outputs of a row: y = y (0 in the first group) + dots * w_scale + offset * weighted, as finish_group.
-template <class Kind, int kRow, int kHalf>
-VILA_INLINE void finish_part(float* y, bool first, const BlockF& dots, float32x4_t w_scale, float32x4_t offset,
-                             float32x4_t weighted) {
-  float32x4_t acc = first ? vdupq_n_f32(0.0F) : vld1q_f32(y + 4 * kHalf);
-  acc = vfmaq_f32(acc, block_part<kRow, kHalf>(dots), w_scale);
-  if constexpr (Kind::kColumnsPerLoad == 8) acc = vfmaq_laneq_f32(acc, offset, weighted, kRow);
-  vst1q_f32(y + 4 * kHalf, acc);
-}
-
-/// finish_part for four rows and eight outputs; y holds a pointer for each row.
-template <class Kind>
-VILA_INLINE void finish_block(float* const (&y)[kOwnRows], bool first, const BlockF& dots, const float* w_scale,
-                              const float* offset, const float* weighted) {
-  const float32x4_t scales[2] = {vld1q_f32(w_scale), vld1q_f32(w_scale + 4)};
-  const float32x4_t offsets[2] = {vld1q_f32(offset), vld1q_f32(offset + 4)};
-  const float32x4_t four = vld1q_f32(weighted);
-  finish_part<Kind, 0, 0>(y[0], first, dots, scales[0], offsets[0], four);
-  finish_part<Kind, 0, 1>(y[0], first, dots, scales[1], offsets[1], four);
-  finish_part<Kind, 1, 0>(y[1], first, dots, scales[0], offsets[0], four);
-  finish_part<Kind, 1, 1>(y[1], first, dots, scales[1], offsets[1], four);
-  finish_part<Kind, 2, 0>(y[2], first, dots, scales[0], offsets[0], four);
-  finish_part<Kind, 2, 1>(y[2], first, dots, scales[1], offsets[1], four);
-  finish_part<Kind, 3, 0>(y[3], first, dots, scales[0], offsets[0], four);
-  finish_part<Kind, 3, 1>(y[3], first, dots, scales[1], offsets[1], four);
+/// Four rows times eight outputs over one group, onto the sums in y; all pointers but the rows move on.
+template <class Kind, int kParts>
+VILA_INLINE void block(float* (&y)[kOwnRows], const PackedRows& rows, const std::uint8_t*& panel,
+                       const float*& scales) {
+  BlockF dots;
+  block_parts<0, kParts>(dots, panel, rows.a, load_block_scales(rows.scale));
+  const float32x4x4_t four = vld1q_f32_x4(scales);
+  advance(scales, 2 * kOwnOutputs);
+  const float32x4_t weighted = vld1q_f32(rows.weighted);
+  finish_row<Kind, 0>(y[0], dots, four, weighted);
+  finish_row<Kind, 1>(y[1], dots, four, weighted);
+  finish_row<Kind, 2>(y[2], dots, four, weighted);
+  finish_row<Kind, 3>(y[3], dots, four, weighted);
 }
 
 /// A block of which only some rows or outputs exist.
-template <class Kind>
-[[gnu::noinline]] void edge_block(float* y, std::int64_t y_stride, std::int64_t n_rows, std::int64_t n_columns,
-                                  bool first, const std::uint8_t* panel, const PackedRows& rows, std::int64_t parts,
-                                  const float* w_scale, const float* offset) {
-  float part[kOwnRows * 8] = {};
+template <class Kind, int kParts>
+[[gnu::noinline]] void edge_block(float* y, std::int64_t y_stride, std::int64_t n_rows, std::int64_t n_outputs,
+                                  const PackedRows& rows, const std::uint8_t* panel, const float* scales) {
+  float part[kOwnRows][kOwnOutputs] = {};
+  float* pointers[kOwnRows] = {part[0], part[1], part[2], part[3]};
   for (std::int64_t r = 0; r < n_rows; ++r) {
-    for (std::int64_t c = 0; !first && c < n_columns; ++c) part[8 * r + c] = y[r * y_stride + c];
+    for (std::int64_t c = 0; c < n_outputs; ++c) part[r][c] = y[r * y_stride + c];
   }
-  BlockF dots = zero_block();
-  block_dots(dots, panel, rows, parts);
-  finish_block<Kind>({part, part + 8, part + 16, part + 24}, false, dots, w_scale, offset, rows.weighted);
+  block<Kind, kParts>(pointers, rows, panel, scales);
   for (std::int64_t r = 0; r < n_rows; ++r) {
-    for (std::int64_t c = 0; c < n_columns; ++c) y[r * y_stride + c] = part[8 * r + c];
-  }
-}
-
-/// Four rows times all outputs of NT tiles over one group; the float sums so far stand in y.
-template <class Kind, int NT>
-inline void own_rows(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, std::int64_t g,
-                     const std::uint8_t* panel, const PackedRows& rows, const TileScales<NT>& scales) {
-  const std::int64_t parts = p.group / kActivationGroup;
-  const std::int64_t panel_bytes = p.group * 8;
-  const std::int64_t n_rows = p.m - row < kOwnRows ? p.m - row : kOwnRows;
-  const std::int64_t n_columns = p.n - tile * 16 < 16 * NT ? p.n - tile * 16 : 16 * NT;
-  float* first = p.y + row * p.y_stride + tile * 16;
-  float* y[kOwnRows] = {first, first + p.y_stride, first + 2 * p.y_stride, first + 3 * p.y_stride};
-  std::int64_t column = 0;
-  for (; n_rows == kOwnRows && column + 8 <= n_columns; column += 8, panel += panel_bytes) {
-    BlockF dots = zero_block();
-    block_dots(dots, panel, rows, parts);
-    if (g == 0) {
-      finish_block<Kind>(y, true, dots, scales.w_scale + column, scales.offset + column, rows.weighted);
-    } else {
-      finish_block<Kind>(y, false, dots, scales.w_scale + column, scales.offset + column, rows.weighted);
-    }
-    VILA_UNROLL for (float*& pointer : y) pointer += 8;
-  }
-  for (; column < n_columns; column += 8, panel += panel_bytes) {
-    edge_block<Kind>(first + column, p.y_stride, n_rows, n_columns - column < 8 ? n_columns - column : 8, g == 0, panel,
-                     rows, parts, scales.w_scale + column, scales.offset + column);
+    for (std::int64_t c = 0; c < n_outputs; ++c) y[r * y_stride + c] = part[r][c];
   }
 }
 
@@ -240,35 +227,61 @@ inline void add_bias(const MatmulQArgs& p, std::int64_t tile) {
   }
 }
 
-/// All rows of tiles tile..tile+NT.
-template <class Kind, int NT>
+/// All rows of tiles tile..tile+NT; the sums stand in y from group to group.
+template <class Kind, int kParts, int NT>
 inline void own_tiles(const MatmulQArgs& p, std::int64_t tile) {
-  alignas(64) std::uint8_t panel[kOwnColumns * 16 * NT];
-  TileScales<NT> scales;
+  constexpr std::int64_t kColumns = kParts * kActivationGroup;
+  const std::int64_t n_outputs = p.n - tile * 16 < 16 * NT ? p.n - tile * 16 : 16 * NT;
+  float* const y = p.y + tile * 16;
+  for (std::int64_t row = 0; row < p.m; ++row) {
+    for (std::int64_t c = 0; c < n_outputs; ++c) y[row * p.y_stride + c] = 0.0F;
+  }
+  PackedTiles<NT> tiles;
   PackedRows rows;
-  for (std::int64_t g = 0; g < p.k_padded / p.group; ++g) {
-    pack_weights<Kind, NT>(p, tile, g, panel, scales);
+  for (std::int64_t g = 0; g < p.k_padded / kColumns; ++g) {
+    pack_tiles<Kind, kParts, NT>(p, tile, g, tiles);
     for (std::int64_t row = 0; row < p.m; row += kOwnRows) {
-      pack_rows<Kind>(p, row, g, rows);
-      own_rows<Kind, NT>(p, row, tile, g, panel, rows, scales);
+      pack_rows<Kind, kParts>(p, row, g, rows);
+      const std::int64_t n_rows = p.m - row < kOwnRows ? p.m - row : kOwnRows;
+      const std::uint8_t* panel = tiles.bytes;
+      const float* scales = tiles.scales[0];
+      float* first = y + row * p.y_stride;
+      float* pointers[kOwnRows] = {first, first + p.y_stride, first + 2 * p.y_stride, first + 3 * p.y_stride};
+      const std::int64_t whole = n_rows == kOwnRows ? n_outputs / kOwnOutputs : 0;
+      for (std::int64_t left = whole; left > 0; --left) {
+        block<Kind, kParts>(pointers, rows, panel, scales);
+      }
+      for (std::int64_t c = whole * kOwnOutputs; c < n_outputs; c += kOwnOutputs) {
+        edge_block<Kind, kParts>(first + c, p.y_stride, n_rows,
+                                 n_outputs - c < kOwnOutputs ? n_outputs - c : kOwnOutputs, rows, panel, scales);
+        panel += kColumns * kOwnOutputs;
+        scales += 2 * kOwnOutputs;
+      }
     }
   }
   if (p.bias != nullptr) add_bias<NT>(p, tile);
 }
 
+template <class Kind, int kParts>
+inline void own_blocks(const MatmulQArgs& p, Range tiles) {
+  std::int64_t tile = tiles.begin;
+  for (; tile + kOwnTiles <= tiles.end; tile += kOwnTiles) own_tiles<Kind, kParts, kOwnTiles>(p, tile);
+  for (; tile < tiles.end; ++tile) own_tiles<Kind, kParts, 1>(p, tile);
+}
+
 template <class Kind>
 inline void own_matmul_q(const MatmulQArgs& p, Range tiles) {
-  std::int64_t tile = tiles.begin;
   if (p.m >= kOwnRows) {
-    for (; tile + kOwnTiles <= tiles.end; tile += kOwnTiles) own_tiles<Kind, kOwnTiles>(p, tile);
-    for (; tile < tiles.end; ++tile) own_tiles<Kind, 1>(p, tile);
-  } else {
-    for (; tile + 2 <= tiles.end; tile += 2) {
-      for (std::int64_t row = 0; row < p.m; ++row) stream_row<Kind, 2>(p, row, tile);
-    }
-    for (; tile < tiles.end; ++tile) {
-      for (std::int64_t row = 0; row < p.m; ++row) stream_row<Kind, 1>(p, row, tile);
-    }
+    if (p.group == 4 * kActivationGroup) return own_blocks<Kind, 4>(p, tiles);
+    if (p.group == 2 * kActivationGroup) return own_blocks<Kind, 2>(p, tiles);
+    return own_blocks<Kind, 1>(p, tiles);
+  }
+  std::int64_t tile = tiles.begin;
+  for (; tile + 2 <= tiles.end; tile += 2) {
+    for (std::int64_t row = 0; row < p.m; ++row) stream_row<Kind, 2>(p, row, tile);
+  }
+  for (; tile < tiles.end; ++tile) {
+    for (std::int64_t row = 0; row < p.m; ++row) stream_row<Kind, 1>(p, row, tile);
   }
 }
 
