@@ -170,7 +170,9 @@ def test_a_stage_changes_its_parts_only(world: World, tokenizer: Tokenizer, stag
 
 def test_batches_are_a_pure_function_of_seed_and_index(world: World, tokenizer: Tokenizer) -> None:
     for stage in ("align", "pretrain", "sft"):
-        first, second = (StageTask(StageConfig(stage, 1, 5, 1e-3), world, tokenizer, CONFIG, seed=7).batch(3) for _ in range(2))
+        first, second = (
+            StageTask(StageConfig(stage, 1, 5, 1e-3), world, tokenizer, CONFIG, seed=7).batch(3) for _ in range(2)
+        )
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
         other = StageTask(StageConfig(stage, 1, 5, 1e-3), world, tokenizer, CONFIG, seed=7).batch(4)
         assert not torch.equal(first["ids_0"], other["ids_0"])

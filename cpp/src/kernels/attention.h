@@ -30,8 +30,8 @@ inline constexpr int kMaxGroups = 4;       // groups of rows that share one pass
 inline constexpr int kStateFloats = 6144;  // their queries and accumulators: 24 KiB of stack
 inline constexpr std::int64_t kMaxHeadDim = (kStateFloats - 16) / 2 / 16 * 16;
 
-// acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + v * b_vector], one fma each. A single row reads
-// the cache from memory: what lies `ahead` elements further, in the next block, is asked for in time.
+// acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + v * b_vector], one fma each. A single row
+// reads the cache from memory: what lies `ahead` elements further, in the next block, is asked for in time.
 template <int R, int NV, int AK, int AR, class T>
 [[gnu::always_inline]] inline void accumulate(const float* a, const T* b, std::int64_t b_row, std::int64_t b_vector,
                                               std::int64_t ahead, std::int64_t n, F32x16 (&acc)[R][NV]) {

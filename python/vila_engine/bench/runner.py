@@ -135,19 +135,23 @@ def _check(options: Options) -> None:
 
 
 def _measure(config: _Config, options: Options, run: _Run, tick: Tick) -> None:
-    """All phases of one configuration between two measurements of the limits, of which the better ones count."""
+    """All phases of one configuration, each between two measurements of the limits, of which the better ones count.
+
+    A shared machine has moods: a limit that was measured minutes away from a figure says nothing about it.
+    """
 
     def told(label: str, done: int, total: int) -> None:
         tick(f"{config.isa}, {config.threads} threads: {label}", done, total)
 
     told("limits", 0, 1)
-    before = measure_limits(config.isa, config.threads)
-    figures = list(_figures(config, options, run.notes, told))
-    told("limits", 0, 1)
-    limits = before.best(measure_limits(config.isa, config.threads))
+    before = best = measure_limits(config.isa, config.threads)
     named = {"isa": config.isa, "threads": config.threads}
-    run.limits.append({**named, **vars(limits)})
-    run.results += [{**_entry(figure, limits), **named} for figure in figures]
+    for figure in _figures(config, options, run.notes, told):
+        told("limits", 0, 1)
+        after = measure_limits(config.isa, config.threads)
+        run.results.append({**_entry(figure, before.best(after)), **named})
+        before, best = after, best.best(after)
+    run.limits.append({**named, **vars(best)})
 
 
 def _figures(config: _Config, options: Options, notes: list[str], tick: Tick) -> Iterator[Measured]:

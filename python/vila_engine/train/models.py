@@ -366,7 +366,7 @@ class Vila(nn.Module):
         rows = self.llm.model.embed_tokens(ids)
         if visual.numel() == 0:
             return cast(Tensor, rows)
-        # Every visual row is taken once, so that no two gradients meet in one row: sums over equal indices are slow on GPUs.
+        # Every visual row is taken once, so no two gradients meet in one row: sums over equal indices are slow on GPUs.
         shown = source >= 0
         return rows.masked_scatter(shown[..., None], visual.to(rows.dtype).index_select(0, source[shown]))
 
