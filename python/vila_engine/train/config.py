@@ -105,15 +105,15 @@ class Plan:
 def gpu_plan() -> Plan:
     """The same model on one GPU with sixteen cores beside it: all concepts, larger batches, more of everything.
 
-    The cores compose about 3,500 pictures a second, which is what bounds it.
+    About half an hour of an H100 at the rates of docs/TRAINING.md; conversations of many lengths are what bounds it.
     """
     stages = (
-        StageConfig("vision-small", 4000, 512, 1.5e-3, warmup=0.05, image_size=70),
-        StageConfig("vision", 1000, 512, 8e-4),
-        StageConfig("language", 1200, 128, 1.5e-3, warmup=0.05, weight_decay=0.1),
-        StageConfig("align", 300, 256, 1e-3, weight_decay=0.0),
-        StageConfig("pretrain", 1000, 192, 6e-4),
-        StageConfig("sft", 3000, 384, 8e-4, lr_scale={"vision_tower": 0.5}),
+        StageConfig("vision-small", 5369, 512, 1.5e-3, warmup=0.05, image_size=70),
+        StageConfig("vision", 2153, 512, 8e-4),
+        StageConfig("language", 1538, 128, 1.5e-3, warmup=0.05, weight_decay=0.1),
+        StageConfig("align", 350, 256, 1e-3, weight_decay=0.0),
+        StageConfig("pretrain", 600, 192, 6e-4),
+        StageConfig("sft", 3000, 384, 8e-4, lr_scale={"vision_tower": 0.5}, questions=7),
     )
     return Plan(stages=stages, concepts="all", workers=15, device="cuda")
 

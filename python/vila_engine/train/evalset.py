@@ -1,8 +1,7 @@
 """Writes the frozen questions of the evaluation: a folder with `questions.jsonl` and pictures, and the demo's examples.
 
-Questions are worded with templates that training never uses. `seen` shows drawings of the training in new scenes; the
-other splits hold back one thing each: the drawing, the artist, the combination, the word, the font. easy-VQA is its
-official test.
+`seen` shows drawings of the training in new scenes; the other splits hold back one thing each: the wording of the
+question, the drawing, the artist, the combination, the word, the font. easy-VQA is its official test.
 """
 
 from __future__ import annotations
@@ -27,27 +26,29 @@ from .templates import ask
 from .texts import text_task
 from .world import TEST_FONTS, World
 
-SEEN = Side(test_templates=True, more=0)
+SEEN = Side(more=0)
+WORDED = {"seen": SEEN, "unseen_template": replace(SEEN, test_templates=True)}
+COMBINED = {**WORDED, "unseen_combination": replace(SEEN, test_compositions=True)}
 SPLITS: dict[str, dict[str, Side]] = {
     "name": {
-        "seen": SEEN,
+        **WORDED,
         "unseen_drawing": replace(SEEN, drawings="unseen_drawing"),
         "unseen_artist": replace(SEEN, drawings="unseen_artist"),
     },
-    "caption": {"seen": SEEN, "unseen_combination": replace(SEEN, test_compositions=True)},
-    "count": {"seen": SEEN, "unseen_combination": replace(SEEN, test_compositions=True)},
-    "colour": {"seen": SEEN, "unseen_combination": replace(SEEN, test_compositions=True)},
-    "position": {"seen": SEEN, "unseen_combination": replace(SEEN, test_compositions=True)},
-    "exists": {"seen": SEEN},
-    "changed": {"seen": SEEN},
-    "video": {"seen": SEEN},
+    "caption": COMBINED,
+    "count": COMBINED,
+    "colour": COMBINED,
+    "position": COMBINED,
+    "exists": WORDED,
+    "changed": WORDED,
+    "video": WORDED,
     "read": {
-        "seen": SEEN,
+        **WORDED,
         "unseen_word": replace(SEEN, test_words=True),
         "unseen_font": replace(SEEN, fonts=TEST_FONTS),
     },
     "in-context": {"seen": SEEN, "unseen_word": replace(SEEN, test_compositions=True)},
-    "text": {"seen": SEEN},
+    "text": WORDED,
 }
 
 
