@@ -42,7 +42,7 @@ std::unique_ptr<OpenGeneration> start(Session& session,
                                       const std::vector<std::vector<Picture>>& videos,
                                       std::optional<std::string> system, int max_new_tokens, float temperature,
                                       float top_p, int top_k, float min_p, float repetition_penalty, std::uint64_t seed,
-                                      std::vector<std::string> stop, bool ignore_eos, int num_beams,
+                                      std::vector<std::string> stop, bool ignore_eos, int num_beams, int prompt_lookup,
                                       bool reference_compat) {
   const Prompt prompt = make_prompt(messages, images, videos, std::move(system), reference_compat);
   SamplingParams params;
@@ -56,6 +56,7 @@ std::unique_ptr<OpenGeneration> start(Session& session,
   params.stop = std::move(stop);
   params.ignore_eos = ignore_eos;
   params.num_beams = num_beams;
+  params.prompt_lookup = prompt_lookup;
   auto open = std::make_unique<OpenGeneration>();
   const py::gil_scoped_release release;
   open->generation.emplace(session.start(prompt, params));
@@ -123,6 +124,8 @@ void bind_session(py::module_& m) {
       .def_readonly("image_tokens", &GenerationStats::image_tokens)
       .def_readonly("cached_tokens", &GenerationStats::cached_tokens)
       .def_readonly("completion_tokens", &GenerationStats::completion_tokens)
+      .def_readonly("proposed_tokens", &GenerationStats::proposed_tokens)
+      .def_readonly("accepted_tokens", &GenerationStats::accepted_tokens)
       .def_readonly("image_seconds", &GenerationStats::image_seconds)
       .def_readonly("prefill_seconds", &GenerationStats::prefill_seconds)
       .def_readonly("decode_seconds", &GenerationStats::decode_seconds);
@@ -139,7 +142,7 @@ void bind_session(py::module_& m) {
            py::arg("max_new_tokens") = 512, py::arg("temperature") = 0.0F, py::arg("top_p") = 1.0F,
            py::arg("top_k") = 0, py::arg("min_p") = 0.0F, py::arg("repetition_penalty") = 1.0F, py::arg("seed") = 0,
            py::arg("stop") = std::vector<std::string>{}, py::arg("ignore_eos") = false, py::arg("num_beams") = 1,
-           py::arg("reference_compat") = false)
+           py::arg("prompt_lookup") = 0, py::arg("reference_compat") = false)
       .def("reset", &Session::reset)
       .def_property_readonly("position", &Session::position)
       .def_property_readonly("cache_bytes", &Session::cache_bytes);

@@ -139,6 +139,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-p", type=float, default=0.0, help="least share of the best probability")
     parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 avoids repetition")
     parser.add_argument("--num-beams", type=int, default=1, help="beam search")
+    parser.add_argument(
+        "--prompt-lookup", type=int, default=0, help="tokens guessed per step from earlier text; 0 is off"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of sampling")
     parser.add_argument("--stop", action="append", default=[], help="text that ends the answer; may be repeated")
     parser.add_argument("--ignore-eos", action="store_true", help="go on to the longest answer")
@@ -160,6 +163,7 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
         "min_p",
         "repetition_penalty",
         "num_beams",
+        "prompt_lookup",
         "seed",
         "stop",
         "ignore_eos",

@@ -54,12 +54,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts. `prompt_tokens` includes `image_tokens`; `cached_tokens` of them were computed before."""
+    """Token counts. `prompt_tokens` includes `image_tokens`; `cached_tokens` of them were computed before.
+
+    With prompt lookup `proposed_tokens` were guessed from earlier text and `accepted_tokens` of them were right.
+    """
 
     prompt_tokens: int
     image_tokens: int
     cached_tokens: int
     completion_tokens: int
+    proposed_tokens: int
+    accepted_tokens: int
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,14 @@ class Stream:
             text=self.text,
             token_ids=list(self._ids),
             finish_reason=self._generation.finish_reason or "cancelled",  # closed before it ended by itself
-            usage=Usage(stats.prompt_tokens, stats.image_tokens, stats.cached_tokens, stats.completion_tokens),
+            usage=Usage(
+                stats.prompt_tokens,
+                stats.image_tokens,
+                stats.cached_tokens,
+                stats.completion_tokens,
+                stats.proposed_tokens,
+                stats.accepted_tokens,
+            ),
             timings=Timings(
                 self._model.info["load_seconds"], stats.image_seconds, stats.prefill_seconds, stats.decode_seconds
             ),

@@ -26,7 +26,8 @@ class Sampling(TypedDict, total=False):
     """How tokens are chosen; everything is optional.
 
     max_new_tokens (512); temperature (0.0: greedy); top_p (1.0); top_k (0: off); min_p (0.0); repetition_penalty (1.0);
-    seed (0); stop (strings that end the answer); ignore_eos (False); num_beams (1: no beam search).
+    seed (0); stop (strings that end the answer); ignore_eos (False); num_beams (1: no beam search);
+    prompt_lookup (0: off; else the most tokens that a step proposes from earlier text: the same answer, sooner).
     """
 
     max_new_tokens: int
@@ -39,9 +40,11 @@ class Sampling(TypedDict, total=False):
     stop: str | Sequence[str]
     ignore_eos: bool
     num_beams: int
+    prompt_lookup: int
 
 
-_INTEGERS = {"max_new_tokens": 2**31 - 1, "top_k": 2**31 - 1, "num_beams": 2**31 - 1, "seed": 2**64 - 1}
+_INT = 2**31 - 1
+_INTEGERS = {"max_new_tokens": _INT, "top_k": _INT, "num_beams": _INT, "prompt_lookup": _INT, "seed": 2**64 - 1}
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
 

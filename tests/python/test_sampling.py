@@ -233,11 +233,13 @@ def test_wide_beams_find_the_best_of_all_answers(
         ({"stop": [3]}, r"\[sampling\] stop: expected text, got int"),
         ({"stop": 3}, r"\[sampling\] stop: expected a list of texts, got int"),
         ({"ignore_eos": 1}, r"ignore_eos: expected True or False, got int"),
+        ({"prompt_lookup": 16}, r"prompt_lookup: expected an integer in 0\.\.15, got 16"),
+        ({"prompt_lookup": 2, "num_beams": 2}, r"prompt_lookup: expected 0 with num_beams > 1"),
         ({"num_beams": 0}, r"num_beams: expected an integer in 1\.\.64, got 0"),
         ({"num_beams": 65}, r"num_beams: expected an integer in 1\.\.64, got 65"),
         ({"num_beams": 2, "temperature": 1.0}, r"temperature: expected 0 with num_beams > 1"),
         ({"num_beams": 2, "repetition_penalty": 2.0}, r"repetition_penalty: expected 1 with num_beams > 1"),
-        ({"beams": 2}, r"\[sampling\] expected one of max_new_tokens, .*num_beams, got 'beams'"),
+        ({"beams": 2}, r"\[sampling\] expected one of max_new_tokens, .*prompt_lookup, got 'beams'"),
     ],
     ids=str,
 )
@@ -256,3 +258,37 @@ def test_numbers_of_numpy_are_numbers(model: vila_engine.Model) -> None:
         found.token_ids
         == model.generate(QUESTION, **SHORT, max_new_tokens=4, temperature=0.5, seed=7, ignore_eos=True).token_ids
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "seed": 5}, {"repetition_penalty": 1.3}])
+@pytest.mark.parametrize("longest", [1, 4, 15])
+def test_prompt_lookup_changes_no_token(model: vila_engine.Model, longest: int, options: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {**SHORT, "max_new_tokens": 40, "ignore_eos": True, **options}
+    text = "one two three one two three one two"
+    plain = model.generate(text, **asked)
+    chat = model.chat(system="Hi.")
+    asked.pop("system")
+    first = chat.send(text, **asked, prompt_lookup=longest)
+    assert first.token_ids == plain.token_ids
+    assert (plain.usage.proposed_tokens, plain.usage.accepted_tokens) == (0, 0)
+    assert 0 <= first.usage.accepted_tokens <= first.usage.proposed_tokens
+    # What was proposed in vain left nothing in the cache: the next turn is that of a chat without it.
+    other = model.chat(system="Hi.")
+    other.send(text, **asked)
+    assert (
+        chat.send("And four?", **asked, prompt_lookup=longest).token_ids == other.send("And four?", **asked).token_ids
+    )
+
+
+def test_prompt_lookup_is_right_where_text_repeats(model: vila_engine.Model) -> None:
+    # A penalty below 1 is a reward: the answer goes round in circles.
+    asked: dict[str, Any] = {**SHORT, "max_new_tokens": 200, "ignore_eos": True, "repetition_penalty": 0.05}
+    result = model.generate(QUESTION, **asked, prompt_lookup=4)
+    assert result.token_ids == model.generate(QUESTION, **asked).token_ids
+    assert 30 < result.usage.accepted_tokens <= result.usage.proposed_tokens
+
+
+def test_prompt_lookup_stays_inside_the_limits(model: vila_engine.Model) -> None:
+    for limit in (1, 2, 3):
+        result = model.generate(QUESTION, **SHORT, max_new_tokens=limit, ignore_eos=True, prompt_lookup=15)
+        assert (result.usage.completion_tokens, result.finish_reason) == (limit, "length")

@@ -71,6 +71,9 @@ struct SamplingParams {
   std::vector<std::string> stop = {};  ///< the text ends before the first of these
   bool ignore_eos = false;
   int num_beams = 1;  ///< beam search with length-normalised scores; needs temperature 0
+  /// Most ids that are proposed per step from what stands in prompt and answer, 0..15; 0: none. Speculative decoding:
+  /// the tokens are the same, fewer passes over the weights give them where text repeats. Needs num_beams 1.
+  int prompt_lookup = 0;
 };
 
 /// `text` holds only whole characters and is held back while a stop string may be starting, so it can be empty.
@@ -87,6 +90,8 @@ struct GenerationStats {
   std::int64_t image_tokens = 0;
   std::int64_t cached_tokens = 0;  ///< prompt tokens whose keys and values were already there
   std::int64_t completion_tokens = 0;
+  std::int64_t proposed_tokens = 0;  ///< by prompt lookup
+  std::int64_t accepted_tokens = 0;  ///< of them, those that the model chose as well
   double image_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 };
 

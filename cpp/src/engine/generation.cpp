@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "engine/beam_search.h"
+#include "engine/prompt_lookup.h"
 #include "engine/state.h"
 
 namespace vila {
@@ -36,6 +37,9 @@ Generation::State::State(std::shared_ptr<Session::State> s, const SamplingParams
       stops(std::move(stop_strings)),
       detokenizer(*session->engine->tokenizer, true),
       logits(static_cast<std::size_t>(session->engine->config.llm.vocab_size)) {
+  const auto rows = static_cast<std::size_t>(p.prompt_lookup) + 1;
+  step_ids.reserve(rows);
+  if (rows > 1) step_logits.resize(rows * logits.size());
   session->busy = true;
 }
 
@@ -102,11 +106,37 @@ void Generation::State::decode(ExecContext& ctx) {
   const Stopwatch watch(stats.decode_seconds);
   const Workspace::Frame frame(ctx.workspace);
   const LlamaModel& llm = *engine().llm;
-  const Rows x = ctx.workspace.rows(1, llm.config().dim);
-  llm.embed(ctx, {&last_id, 1}, x);
-  llm.forward(ctx, session->cache.layers(), static_cast<std::int64_t>(session->keys.size()), x);
+  const std::int64_t vocab = llm.config().vocab_size;
+  const auto position = static_cast<std::int64_t>(session->keys.size());
+  step_ids.assign(1, last_id);
+  step_at = 0;
+  if (params.prompt_lookup > 0) {
+    const std::int64_t fitting =
+        std::min(params.max_new_tokens - stats.completion_tokens, engine().max_context - position) - 1;
+    const auto longest = static_cast<std::size_t>(std::clamp<std::int64_t>(fitting, 0, params.prompt_lookup));
+    const std::span<const std::int32_t> proposed = look_up(history, longest);
+    step_ids.insert(step_ids.end(), proposed.begin(), proposed.end());
+    stats.proposed_tokens += static_cast<std::int64_t>(proposed.size());
+  }
+  const auto rows = static_cast<std::int64_t>(step_ids.size());
+  const Rows x = ctx.workspace.rows(rows, llm.config().dim);
+  llm.embed(ctx, step_ids, x);
+  llm.forward(ctx, session->cache.layers(), position, x);
+  session->keys.push_back(static_cast<PositionKey>(last_id));  // the cache holds more; what is not taken is overwritten
+  float* out = rows > 1 ? step_logits.data() : logits.data();
+  llm.logits(ctx, x, {out, rows, vocab, vocab});
+  if (rows > 1) std::copy_n(out, vocab, logits.data());
+}
+
+// Uses the next row of the last step if the token that was chosen is the one that it was computed for.
+bool Generation::State::take_proposed() {
+  if (step_at + 1 >= step_ids.size() || step_ids[step_at + 1] != last_id) return false;
+  ++step_at;
+  ++stats.accepted_tokens;
   session->keys.push_back(static_cast<PositionKey>(last_id));
-  llm.logits(ctx, x, {logits.data(), 1, llm.config().vocab_size, llm.config().vocab_size});
+  const auto vocab = static_cast<std::ptrdiff_t>(logits.size());
+  std::copy_n(step_logits.begin() + static_cast<std::ptrdiff_t>(step_at) * vocab, vocab, logits.begin());
+  return true;
 }
 
 void Generation::State::run_beams(ExecContext& ctx) {
@@ -130,7 +160,7 @@ Choice Generation::State::choose(ExecContext& ctx) {
     beam_answer.pop_back();
     return choice;
   }
-  if (stats.completion_tokens > 0) decode(ctx);
+  if (stats.completion_tokens > 0 && !take_proposed()) decode(ctx);
   return sampler.pick(logits, history, static_cast<std::uint64_t>(stats.completion_tokens));
 }
 

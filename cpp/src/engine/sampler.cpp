@@ -49,7 +49,9 @@ Sampler::Sampler(const SamplingParams& p) : params_(p) {
   check(p.repetition_penalty > 0 && std::isfinite(p.repetition_penalty), "repetition_penalty", "a finite number > 0",
         p.repetition_penalty);
   check(p.num_beams >= 1 && p.num_beams <= 64, "num_beams", "an integer in 1..64", p.num_beams);
+  check(p.prompt_lookup >= 0 && p.prompt_lookup <= 15, "prompt_lookup", "an integer in 0..15", p.prompt_lookup);
   if (p.num_beams > 1) {
+    check(p.prompt_lookup == 0, "prompt_lookup", "0 with num_beams > 1", p.prompt_lookup);
     check(p.temperature == 0, "temperature", "0 with num_beams > 1", p.temperature);
     check(p.repetition_penalty == 1, "repetition_penalty", "1 with num_beams > 1", p.repetition_penalty);
   }

@@ -69,8 +69,11 @@ struct Generation::State {
   Sampler sampler;
   StopMatcher stops;
   Detokenizer detokenizer;
-  std::vector<float> logits;        // [V]
-  std::vector<Choice> beam_answer;  // num_beams > 1: what is left to hand out, in order
+  std::vector<float> logits;           // [V]
+  std::vector<std::int32_t> step_ids;  // what the last step ran: the chosen token, then the proposed ones
+  std::vector<float> step_logits;      // [step_ids, V]
+  std::size_t step_at = 0;             // the row of step_logits that is in use
+  std::vector<Choice> beam_answer;     // num_beams > 1: what is left to hand out, in order
   bool started = false;
   std::int32_t last_id = 0;
   std::atomic<bool> cancel{false};
@@ -91,6 +94,7 @@ struct Generation::State {
   void fill_rows(ExecContext& ctx, std::int64_t begin, Rows x);
   void encode(ExecContext& ctx, Media& item);
   void decode(ExecContext& ctx);
+  bool take_proposed();
   void run_beams(ExecContext& ctx);
   Choice choose(ExecContext& ctx);
   TokenEvent emit(const Choice& choice);
