@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on the smallest model there is: convert a checkpoint, describe a picture, compare with the recorded output
-# of the PyTorch reference.  demo.sh BIN  with BIN the folder of the installed vila-engine command.
+# The bundled model on its pictures; then the main job on the smallest checkpoint there is: convert it, describe a picture,
+# compare with the recorded output of the PyTorch reference.  demo.sh BIN  with BIN the folder of the installed command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,6 +21,9 @@ run() {
   "$bin/vila-engine" "$@"
 }
 
+run demo
+
+echo
 echo "A checkpoint in the published layout of VILA1.5-3b, but tiny, and with random weights: its text means nothing."
 echo "What counts is the last step: every number and every token is what PyTorch computed for the same weights."
 mkdir -p build/demo

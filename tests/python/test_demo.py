@@ -51,6 +51,14 @@ def test_the_examples_run_and_print_json(folder: Path, capsys: pytest.CaptureFix
     assert all(row["correct"] is False for row in examples), "the fixture's weights are random"
 
 
+def test_the_bundled_model_answers_eight_of_its_ten_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--json") == 0
+    rows = json.loads(capsys.readouterr().out)["examples"]
+    right = [row for row in rows if row["correct"]]
+    assert len(right) >= 8
+    assert {2, 8} <= {len(row["media"]) for row in right}, "the pair of pictures and the video are among them"
+
+
 def test_the_text_form_says_what_the_model_knows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--model", str(folder)) == 0
     out = capsys.readouterr().out

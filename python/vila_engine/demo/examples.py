@@ -21,16 +21,18 @@ class Example:
         media: Picture files; the frames, for a video.
         video: Whether they are the frames of one video.
         expected: The answer that counts as right.
+        accepted: Others that say the same.
     """
 
     question: str
     media: tuple[Path, ...]
     video: bool
     expected: str
+    accepted: tuple[str, ...] = ()
 
     def accepts(self, answer: str) -> bool:
-        """Whether an answer is the expected one, but for case, articles and punctuation."""
-        return _plain(answer) == _plain(self.expected)
+        """Whether an answer is the expected one or says the same, but for case, articles and punctuation."""
+        return any(_plain(answer) == _plain(text) for text in (self.expected, *self.accepted))
 
 
 def _plain(text: str) -> list[str]:
@@ -49,6 +51,12 @@ def load_examples(folder: Path = FOLDER) -> list[Example]:
         raise IoError(f"[demo] {folder}: expected the bundled examples, got none")
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return [
-        Example(row["question"], tuple(folder / name for name in row["images"]), row["video"], row["answer"])
+        Example(
+            row["question"],
+            tuple(folder / name for name in row["images"]),
+            row["video"],
+            row["answer"],
+            () if row["task"] == "name" else tuple(row["accepted"]),  # keywords of a name are too wide
+        )
         for row in rows
     ]

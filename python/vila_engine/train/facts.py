@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .concepts import KIND_NOUN, with_article
@@ -172,9 +172,13 @@ def _line(world: World, items: list[Item], where: str) -> str | None:
 
 
 def caption(world: World, rng: Rng, scene: Scene, side: Side) -> Turn | None:
-    """A description in one sentence."""
+    """A description in one sentence; of two things either may come first."""
     text = caption_text(world, scene, side)
-    return None if text is None else Turn(ask(rng, "caption", side.test_templates), text, (), "caption")
+    if text is None:
+        return None
+    turned = caption_text(world, replace(scene, items=scene.items[::-1])) if len(scene.items) == 2 else None
+    accepted = (turned,) if turned not in (None, text) else ()
+    return Turn(ask(rng, "caption", side.test_templates), text, accepted, "caption")
 
 
 def count(world: World, rng: Rng, scene: Scene, side: Side, target: str = "") -> Turn | None:
