@@ -30,17 +30,12 @@ inline constexpr int kMaxGroups = 4;       // groups of rows that share one pass
 inline constexpr int kStateFloats = 6144;  // their queries and accumulators: 24 KiB of stack
 inline constexpr std::int64_t kMaxHeadDim = (kStateFloats - 16) / 2 / 16 * 16;
 
-// acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + v * b_vector], one fma each. A single row
-// reads the cache from memory: what lies `ahead` elements further, in the next block, is asked for in time.
+// acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + v * b_vector], one fma each.
 template <int R, int NV, int AK, int AR, class T>
 [[gnu::always_inline]] inline void accumulate(const float* a, const T* b, std::int64_t b_row, std::int64_t b_vector,
-                                              std::int64_t ahead, std::int64_t n, F32x16 (&acc)[R][NV]) {
+                                              std::int64_t n, F32x16 (&acc)[R][NV]) {
   for (std::int64_t k = 0; k < n; ++k) {
     F32x16 columns[NV];
-    if constexpr (R == 1) {
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) prefetch(b + ahead + v * b_vector);
-    }
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) columns[v] = load_as_f32(b + v * b_vector);
 #pragma GCC unroll 16
@@ -63,7 +58,7 @@ void score_vectors(const T* keys, std::int64_t d, const float* q, float* p) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) acc[r][v] = zero_f32();
   }
-  accumulate<R, NV, R, 1>(q, keys, 16, 16 * d, kBlock * d, d, acc);
+  accumulate<R, NV, R, 1>(q, keys, 16, 16 * d, d, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -80,7 +75,7 @@ void value_vectors(const T* values, std::int64_t dp, std::int64_t n, const float
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) acc[r][v] = mul(load(out + r * dp + 16 * v), splat(alpha[r]));
   }
-  accumulate<R, NV, 1, kBlock>(p, values, dp, 16, kBlock * dp, n, acc);
+  accumulate<R, NV, 1, kBlock>(p, values, dp, 16, n, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
