@@ -184,9 +184,7 @@ class Renderer:
         self.n_labels = self.character_label + len(CHARACTERS)
         rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
         self._rows, self._columns = rows / side, columns / side
-        self._sprites = world.premultiplied
-        halves = self._sprites.reshape(-1, SPRITE_SIDE // 2, 2, SPRITE_SIDE // 2, 2, 4)
-        self._half_sprites = halves.mean(axis=(2, 4), dtype=np.float32).round().astype(np.uint8)
+        self._sprites, self._half_sprites = world.premultiplied, world.half_premultiplied  # before workers fork
 
     def _background(self, background: Background) -> Image.Image:
         side = self.side

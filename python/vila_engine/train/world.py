@@ -96,6 +96,14 @@ class World:
         return np.concatenate([colours.astype(np.uint8), self.sprites[..., 3:]], axis=-1)
 
     @cached_property
+    def half_premultiplied(self) -> Sprites:
+        """The same at half the size, for small drawings: `[n, 48, 48, 4]` u8."""
+        half = SPRITE_SIDE // 2
+        blocks = self.premultiplied.reshape(-1, half, 2, half, 2, 4)
+        halves: Sprites = blocks.mean(axis=(2, 4), dtype=np.float32).round().astype(np.uint8)
+        return halves
+
+    @cached_property
     def train_words(self) -> list[str]:
         """Words that training pictures of text may show."""
         return [word for word in self.words if not word_is_held_out(word)]
