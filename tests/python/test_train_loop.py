@@ -26,14 +26,21 @@ from vila_engine.train.config import (
     plan_to_json,
     write_plan,
 )
-from vila_engine.train.loop import averaged, learning_rate, save_atomically, train
+from vila_engine.train.loop import WINDOW, Batch, averaged, batches, learning_rate, save_atomically, train
 from vila_engine.train.models import LlmConfig, VilaConfig, VisionConfig
 from vila_engine.train.stages import make_vision_learner
 from vila_engine.train.vision import VisionTask
 
 TINY = VilaConfig(VisionConfig(32, 64, 2, 2, 42, 14), LlmConfig(32, 64, 2, 2, 1, 320))
 STEPS = 60
-PLAN = Plan(TINY, (StageConfig("vision", STEPS, 4, 1e-3),), threads=1, workers=1, save_seconds=0.05, device="cpu")
+PLAN = Plan(
+    TINY,
+    (StageConfig("vision", STEPS, 4, 1e-3, passes=2),),
+    threads=1,
+    workers=1,
+    save_seconds=0.05,
+    device="cpu",
+)
 
 WORKER = """
 import sys, time
@@ -129,6 +136,35 @@ def test_a_torn_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="disk full"):
         save_atomically({"step": 2}, tmp_path / "checkpoint.pt")
     assert torch.load(tmp_path / "checkpoint.pt")["step"] == 1
+
+
+class Numbers:
+    """A task whose batches hold their number and count how many were made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def batch(self, index: int) -> Batch:
+        self.made += 1
+        return {"number": torch.tensor(index)}
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_a_batch_is_composed_once_and_used_in_every_pass(passes: int) -> None:
+    steps = 2 * WINDOW * passes + WINDOW + 5
+    task = Numbers()
+    order = [int(batch["number"]) for batch in batches(task, 0, steps, 0, passes=passes)]
+    assert len(order) == steps and task.made == max(order) + 1
+    if passes == 1:
+        assert order == list(range(steps))
+        return
+    window = list(range(WINDOW))
+    assert order[: WINDOW * passes] == window * passes and order[WINDOW * passes] == WINDOW
+    for first in (3, WINDOW + 7, 2 * WINDOW * passes + 1, steps - 1):
+        assert [int(batch["number"]) for batch in batches(Numbers(), first, steps, 0, passes=passes)] == order[first:]
 
 
 def test_the_rate_rises_and_falls() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,18 @@ from vila_engine.convert import convert
 from vila_engine.train.config import Plan, StageConfig
 from vila_engine.train.language import LanguageTask
 from vila_engine.train.layout import TRAIN
-from vila_engine.train.loop import make_state, train_step
+from vila_engine.train.loop import Batch, make_state, train_step
 from vila_engine.train.models import IMAGE_ID, Llama, LlmConfig, Vila, VilaConfig, VisionConfig
-from vila_engine.train.multimodal import MIX, TRAINED, Painter, StageTask, collate, encode_pictures, freeze
+from vila_engine.train.multimodal import (
+    MIX,
+    TRAINED,
+    Example,
+    Packer,
+    Painter,
+    StageTask,
+    encode_pictures,
+    freeze,
+)
 from vila_engine.train.published import export_folder, import_folder, read_config
 from vila_engine.train.reference import TorchModel
 from vila_engine.train.stages import current_model, run_plan
@@ -111,20 +120,42 @@ def test_logits_and_greedy_answers_agree(world: World, published: Path, engine: 
     assert (answer.text, answer.token_ids) == (result.text, result.token_ids)
 
 
-def test_a_batch_gives_the_logits_of_its_rows(world: World, published: Path) -> None:
-    model, tokenizer = import_folder(published)
+def packed(examples: list[Example], rows: int, length: int) -> Batch:
+    packer = Packer(rows, length, sum(len(pictures) for _, pictures in examples), 25, side=126)
+    assert all(packer.add(example) for example in examples)
+    return packer.batch()
+
+
+def examples_of(world: World, tokenizer: Tokenizer, tasks: Sequence[str]) -> list[Example]:
     painter = Painter(world, CONFIG.vision.image_size)
-    examples = []
-    for task in ("name", "video", "text", "changed"):
-        sample = sample_of(world, task, 5)
-        examples.append((conversation(tokenizer, sample), [painter.paint(scene) for scene in sample.scenes]))
+    samples = [sample_of(world, task, 5) for task in tasks]
+    return [(conversation(tokenizer, sample), [painter.paint(scene) for scene in sample.scenes]) for sample in samples]
+
+
+def test_packed_conversations_do_not_see_each_other(world: World, published: Path) -> None:
+    model, tokenizer = import_folder(published)
+    examples = examples_of(world, tokenizer, ("name", "video", "text", "changed", "name"))
     task = StageTask(StageConfig("sft", 1, 4, 1e-3), world, tokenizer, CONFIG, seed=0)
     with torch.no_grad():
-        together = task.loss(model, collate(examples, 25, 126))[0]
+        together = task.loss(model, packed(examples, 2, 384))[0]
         weights = [sum(label >= 0 for label in encoded.labels) for encoded, _ in examples]
-        alone = [task.loss(model, collate([example], 25, 126))[0] for example in examples]
+        alone = [task.loss(model, packed([example], 1, 384))[0] for example in examples]
     mean = sum(w * float(a) for w, a in zip(weights, alone, strict=True)) / sum(weights)
     assert float(together) == pytest.approx(mean, abs=2e-5)
+
+
+def test_a_full_batch_takes_nothing_more(world: World, tokenizer: Tokenizer) -> None:
+    (example,) = examples_of(world, tokenizer, ("changed",))
+    needed = len(example[0].ids) + 2 * 24
+    packer = Packer(2, needed + 5, 5, 25, side=126)
+    assert packer.add(example) and packer.add(example) and not packer.add(example)
+    batch = packer.batch()
+    assert batch["document"].tolist() == [[i] * needed + [-1] * 5 for i in range(2)]
+    assert batch["source"][1][batch["source"][1] >= 0].tolist() == list(range(50, 100))
+    few = Packer(2, needed, 3, 25, side=126)
+    assert few.add(example) and not few.add(example), "pictures run out before tokens"
+    with pytest.raises(vila_engine.InvalidArgument, match=f"at most {needed - 1} tokens and 5 pictures, got {needed}"):
+        Packer(2, needed - 1, 5, 25, side=126).add(example)
 
 
 def test_what_was_written_is_read_back(published: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -175,7 +206,7 @@ def test_batches_are_a_pure_function_of_seed_and_index(world: World, tokenizer: 
         )
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
         other = StageTask(StageConfig(stage, 1, 5, 1e-3), world, tokenizer, CONFIG, seed=7).batch(4)
-        assert not torch.equal(first["ids_0"], other["ids_0"])
+        assert not torch.equal(first["ids"], other["ids"])
     rows = LanguageTask(world, tokenizer, 7, 3, 64)
     assert torch.equal(rows.batch(2)["ids"], rows.batch(2)["ids"]) and rows.batch(2)["ids"].shape == (3, 65)
 

@@ -7,6 +7,7 @@ small model could not tell apart (five kinds of mailbox, the clock faces) are me
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 _CHOICE = {
     "animal": """
@@ -153,26 +154,27 @@ class Concept:
     kind: str
     drawings: tuple[str, ...]
 
-    @property
+    @cached_property
     def countable(self) -> bool:
         """Whether `three NAMEs` is English."""
         return self.name not in _MASS and self.name not in _NO_PLURAL
 
-    @property
+    @cached_property
     def phrase(self) -> str:
         """The name with its indefinite article where it takes one: `an owl`, `rice`, `grapes`."""
         return self.name if not self.countable else with_article(self.name)
 
-    @property
+    @cached_property
     def plural(self) -> str:
         """The plural, or the name itself where there is none."""
         return plural(self.name) if self.countable else self.name
 
 
 def with_article(noun: str) -> str:
-    """Puts `a` or `an` in front of a noun phrase, by its spelling."""
+    """Puts `a` or `an` in front of a noun phrase, by its first sound."""
     vowel = noun[0].lower() in "aeiou" and not noun.startswith(("uni", "one"))
-    return ("an " if vowel else "a ") + noun
+    mute = noun.startswith(("hour", "honest", "honour", "heir"))
+    return ("an " if vowel or mute else "a ") + noun
 
 
 def plural(noun: str) -> str:

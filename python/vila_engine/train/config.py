@@ -22,7 +22,7 @@ class StageConfig:
     Attributes:
         name: `vision-small`, `vision`, `language`, `align`, `pretrain` or `sft`.
         steps: Optimiser steps.
-        batch: Pictures (vision), sequences (language) or conversations (the rest) per step.
+        batch: Pictures (vision), sequences (language) or packed rows of conversations (the rest) per step.
         lr: Peak learning rate.
         warmup: Share of the steps in which the rate rises from zero.
         final_lr: Last rate as a share of the peak (cosine in between).
@@ -31,6 +31,8 @@ class StageConfig:
         ema: Decay of the averaged weights that leave the stage.
         lr_scale: Factors on the rate by the beginning of a parameter's name; 0 freezes what is named.
         image_size: Pixels of the pictures of a vision stage; 0 is the model's own size.
+        row: Tokens of a packed row, rows of pictures included.
+        passes: How many steps use a composed batch, some steps apart; more than one where composing is the slow part.
         questions: At most so many further questions about the pictures of a conversation of `sft`.
         mix: Shares of the tasks in `sft`, in place of those of the shipped model.
     """
@@ -46,6 +48,8 @@ class StageConfig:
     ema: float = 0.999
     lr_scale: dict[str, float] = field(default_factory=dict)
     image_size: int = 0
+    row: int = 512
+    passes: int = 1
     questions: int = 3
     mix: dict[str, float] = field(default_factory=dict)
 
@@ -56,9 +60,9 @@ def default_stages() -> tuple[StageConfig, ...]:
         StageConfig("vision-small", 6000, 64, 1e-3, warmup=0.05, image_size=70),
         StageConfig("vision", 1500, 64, 6e-4),
         StageConfig("language", 900, 24, 1.5e-3, warmup=0.05, weight_decay=0.1),
-        StageConfig("align", 300, 64, 1e-3, weight_decay=0.0),
-        StageConfig("pretrain", 600, 24, 5e-4),
-        StageConfig("sft", 2000, 48, 6e-4, lr_scale={"vision_tower": 0.5}),
+        StageConfig("align", 300, 6, 1e-3, weight_decay=0.0),
+        StageConfig("pretrain", 600, 5, 5e-4),
+        StageConfig("sft", 2000, 12, 6e-4, lr_scale={"vision_tower": 0.5}),
     )
 
 
@@ -74,6 +78,7 @@ class Plan:
         threads: Threads of PyTorch.
         workers: Processes that compose batches ahead; 0 composes them in between.
         precision: `fp32`, `bf16`, or `auto` (bf16 where the device multiplies it fast).
+        compile: Compile tower, projector and language model of the last three stages, which pays on a GPU.
         device: A PyTorch device, or `auto` for a GPU where there is one.
         save_seconds: Longest time between two checkpoints.
         start: A published VILA folder to start from instead of the vision and language stages.
@@ -86,6 +91,7 @@ class Plan:
     threads: int = 2
     workers: int = 1
     precision: str = "auto"
+    compile: bool = False
     device: str = "auto"
     save_seconds: float = 45.0
     start: str | None = None
@@ -111,11 +117,11 @@ def gpu_plan() -> Plan:
         StageConfig("vision-small", 5369, 512, 1.5e-3, warmup=0.05, image_size=70),
         StageConfig("vision", 2153, 512, 8e-4),
         StageConfig("language", 1538, 128, 1.5e-3, warmup=0.05, weight_decay=0.1),
-        StageConfig("align", 350, 256, 1e-3, weight_decay=0.0),
-        StageConfig("pretrain", 600, 192, 6e-4),
-        StageConfig("sft", 3000, 384, 8e-4, lr_scale={"vision_tower": 0.5}, questions=7),
+        StageConfig("align", 350, 24, 1e-3, weight_decay=0.0),
+        StageConfig("pretrain", 600, 48, 6e-4),
+        StageConfig("sft", 12000, 128, 8e-4, lr_scale={"vision_tower": 0.5}, passes=2, questions=7),
     )
-    return Plan(stages=stages, concepts="all", workers=15, device="cuda")
+    return Plan(stages=stages, concepts="all", workers=15, compile=True, device="cuda")
 
 
 def write_plan(run: Path, plan: Plan) -> None:

@@ -184,7 +184,9 @@ def caption(world: World, rng: Rng, scene: Scene, side: Side) -> Turn | None:
 def count(world: World, rng: Rng, scene: Scene, side: Side, target: str = "") -> Turn | None:
     """How often a thing occurs; `target` names it, else any countable one of the scene."""
     counts = Counter(noun(item) for item in things(scene))
-    plurals = {c.name: c.plural for c in world.concepts if c.countable and (c.name in counts or c.name == target)}
+    shown = [world.concepts[item.concept] for item in scene.items if item.kind == "sprite"]
+    plurals = {c.name: c.plural for c in shown if c.countable}
+    plurals |= {c.name: c.plural for c in world.concepts if c.name == target and c.countable} if target else {}
     plurals |= {noun(i): f"{i.colour} {i.name}{'es' if i.name == 'cross' else 's'}" for i in things(scene) if i.colour}
     names = [target] if target else sorted(set(counts) & set(plurals))
     if not names:

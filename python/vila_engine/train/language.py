@@ -43,7 +43,7 @@ class LanguageTask:
         """Mean cross-entropy of the next token, in nats."""
         assert isinstance(model, Llama)
         ids = batch["ids"]
-        states = model.hidden(model.model.embed_tokens(ids[:, :-1]))
+        states = model(model.model.embed_tokens(ids[:, :-1]))
         logits = model.logits(states).float().flatten(0, 1)
         target = ids[:, 1:].flatten()
         loss = F.cross_entropy(logits, target)

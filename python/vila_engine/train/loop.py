@@ -1,7 +1,7 @@
 """The training loop: seeded batches, AdamW, averaged weights, and checkpoints from which a killed run goes on exactly.
 
-Batch i is a function of (seed, i) alone, and everything else that changes (weights, moments, average, random state,
-history) is in the checkpoint, so on a CPU a resumed run equals an unbroken one bit for bit.
+The batch of a step is a function of the seed and the step alone, and everything else that changes (weights, moments,
+average, random state, history) is in the checkpoint, so on a CPU a resumed run equals an unbroken one bit for bit.
 """
 
 # mypy: allow-subclassing-any, no-warn-unused-ignores
@@ -30,6 +30,7 @@ from .plot import draw_curves
 Batch = dict[str, Tensor]
 Log = dict[str, float]
 HISTORY_STEPS = 20
+WINDOW = 32
 CURVES_SECONDS = 600.0
 
 
@@ -65,19 +66,41 @@ def _quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def batches(task: Task, first: int, steps: int, workers: int) -> Iterator[Batch]:
-    """Yields the batches `first` to `steps - 1` in order, composed ahead by `workers` processes."""
+def batches(task: Task, first: int, steps: int, workers: int, *, passes: int = 1, pin: bool = False) -> Iterator[Batch]:
+    """Yields the batches of the steps `first` to `steps - 1` in order, composed ahead by `workers` processes.
+
+    With more than one pass `WINDOW` batches are composed, gone through that often, and dropped. With `pin` batches lie
+    in memory from which a GPU copies by itself.
+    """
+    window = WINDOW if passes > 1 else 1
+    block = window * passes
+    start = first // block * block
+    composed = _composed(task, start // passes, steps // block * window + min(window, steps % block), workers, pin)
+    kept: list[Batch] = []
+    for step in range(start, steps):
+        place = step % block
+        if place == 0:
+            kept = []
+        if place < window:
+            kept.append(next(composed))
+        if step >= first:
+            yield kept[place % window]
+
+
+def _composed(task: Task, first: int, end: int, workers: int, pin: bool) -> Iterator[Batch]:
+    """Yields the batches `first` to `end - 1`."""
     if workers == 0:
-        yield from (task.batch(index) for index in range(first, steps))
+        yield from (task.batch(index) for index in range(first, end))
         return
     loader = DataLoader(
-        _Steps(task, first, steps),
+        _Steps(task, first, end),
         batch_size=1,
         shuffle=False,
         num_workers=workers,
         prefetch_factor=2,
         collate_fn=_first,
         worker_init_fn=_quiet_worker,
+        pin_memory=pin,
         multiprocessing_context="fork",
     )
     yield from loader
@@ -260,7 +283,8 @@ def train(
     saved = drawn = time.monotonic()
     pause = 2 if sys.stderr.isatty() else 60
     bar = tqdm(total=config.steps, initial=state.step, desc=config.name, unit="step", mininterval=pause, smoothing=0.02)
-    for batch in batches(task, state.step, config.steps, plan.workers):
+    pin = device.type == "cuda"
+    for batch in batches(task, state.step, config.steps, plan.workers, passes=config.passes, pin=pin):
         state.note(train_step(state, task, batch, config, bf16))
         bar.update()
         if not state.recent:

@@ -239,8 +239,8 @@ class LlamaAttention(nn.Module):
         self.dim = dim
         self.repeat = config.num_attention_heads // config.num_key_value_heads
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Maps `[B, L, C]` to `[B, L, C]`; `cos` and `sin` are `[L, dim]`."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """Maps `[B, L, C]` to `[B, L, C]`; `cos` and `sin` are `[L, dim]`, `mask` as in `attend`."""
         batch, length, _ = x.shape
         q, k, v = (
             layer(x).reshape(batch, length, -1, self.dim).transpose(1, 2)
@@ -249,18 +249,28 @@ class LlamaAttention(nn.Module):
         q, k = (rotate(t, cos, sin).to(v.dtype) for t in (q, k))
         if self.repeat > 1:
             k, v = (t.repeat_interleave(self.repeat, dim=1) for t in (k, v))
-        y = attend(q, k, v)
+        y = attend(q, k, v, mask)
         return cast(Tensor, self.o_proj(y.transpose(1, 2).reshape(batch, length, -1)))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of `[B, H, L, dim]`, spelled out on CPUs: the fused backward of PyTorch is slow there."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of `[B, H, L, dim]` where `mask` `[B, 1, L, L]` is true; causal without one.
+
+    Spelled out on CPUs: the fused backward of PyTorch is slow there.
+    """
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    length = q.shape[2]
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
-    scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).masked_fill(later, float("-inf"))
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
+    if mask is None:
+        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).tril()
+    scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
+def document_mask(document: Tensor) -> Tensor:
+    """Which place sees which in packed rows: `[B, L]` document numbers to `[B, 1, L, L]`, causal within a document."""
+    length = document.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril()
+    return ((document[:, :, None] == document[:, None, :]) & causal)[:, None]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -293,9 +303,9 @@ class LlamaLayer(nn.Module):
         self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         """Maps `[B, L, C]` to `[B, L, C]`."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         return cast(Tensor, x + self.mlp(self.post_attention_layernorm(x)))
 
 
@@ -319,16 +329,26 @@ class Llama(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def hidden(self, rows: Tensor) -> Tensor:
-        """Runs the decoder on embedded rows `[B, L, C]` at positions 0..L-1; returns normalised states `[B, L, C]`."""
+    def forward(self, rows: Tensor, document: Tensor | None = None) -> Tensor:
+        """Runs the decoder on embedded rows.
+
+        Args:
+            rows: `[B, L, C]`, at positions 0..L-1.
+            document: `[B, L]`; places with different numbers do not see each other. Rotary positions are relative, so
+                a document that begins in the middle of a row gives what it would give alone.
+
+        Returns:
+            Normalised states `[B, L, C]`.
+        """
         config = self.config
         steps = torch.arange(0, config.head_dim, 2, device=rows.device, dtype=torch.float32) / config.head_dim
         places = torch.arange(rows.shape[1], device=rows.device, dtype=torch.float32)
         angles = places[:, None] / config.rope_theta**steps
         cos, sin = (f(angles).repeat(1, 2) for f in (torch.cos, torch.sin))
+        mask = None if document is None else document_mask(document)
         x = rows
         for layer in self.model.layers:
-            x = layer(x, cos, sin)
+            x = layer(x, cos, sin, mask)
         return cast(Tensor, self.model.norm(x))
 
     def logits(self, states: Tensor) -> Tensor:

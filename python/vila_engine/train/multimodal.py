@@ -7,6 +7,7 @@ and learns the answers only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -32,10 +33,10 @@ from .world import World
 
 Example = tuple[Encoded, list[Pixels]]
 MIX = {
-    "name": 0.22, "caption": 0.12, "count": 0.11, "colour": 0.08, "position": 0.12, "exists": 0.06, "changed": 0.06,
-    "video": 0.05, "read": 0.07, "easy-vqa": 0.04, "in-context": 0.02, "text": 0.05,
+    "name": 0.10, "caption": 0.12, "count": 0.16, "colour": 0.06, "position": 0.14, "exists": 0.10, "changed": 0.08,
+    "video": 0.06, "read": 0.09, "easy-vqa": 0.03, "in-context": 0.02, "text": 0.04,
 }  # fmt: skip
-BUCKETS = (48, 64, 96, 128, 192, 256, 320)
+PICTURES_PER_ROW = {"align": 12, "pretrain": 12, "sft": 7}  # of 512 tokens; about as many as those tokens hold
 TRAINED = {
     "align": ("mm_projector",),
     "pretrain": ("mm_projector", "llm"),
@@ -78,8 +79,8 @@ def captioned(world: World, rng: Rng) -> tuple[Scene, str]:
 class StageTask:
     """Batches of one of the three stages.
 
-    Rows of similar length are padded to one length and go through the language model together; a batch has as many
-    such groups as it needs.
+    Conversations are packed into `stage.batch` rows of `stage.row` tokens and do not see each other. All batches of a
+    stage have one shape, pictures included, so that a GPU never waits for memory or for the choice of a kernel.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class StageTask:
         self.painter = Painter(world, config.vision.image_size, config.vision.patch_size)
         self.per_picture = ((config.vision.grid + 1) // 2) ** 2
         self.key = (seed, 4 + sorted(makers).index(stage.name))
-        self.size = stage.batch
+        self.rows, self.length = stage.batch, stage.row
+        self.n_pictures = math.ceil(stage.batch * stage.row * PICTURES_PER_ROW[stage.name] / 512)
         self.side = replace(TRAIN, more=stage.questions)
         mix = stage.mix or MIX
         if not set(mix) <= set(MIX):
@@ -129,26 +131,23 @@ class StageTask:
         return conversation(self.tokenizer, sample), [self.painter.paint(scene) for scene in sample.scenes]
 
     def batch(self, index: int) -> Batch:
-        """Pictures `[P, S, S, 3]` u8 and per group g the tensors `ids_g`, `source_g`, `target_g`, each `[B_g, L_g]`."""
-        examples = [self.make(np.random.default_rng([*self.key, index, row])) for row in range(self.size)]
-        return collate(examples, self.per_picture, self.painter.renderer.side)
+        """What `Packer` gives, filled with conversations until one finds no place."""
+        packer = Packer(self.rows, self.length, self.n_pictures, self.per_picture, side=self.painter.renderer.side)
+        while packer.add(self.make(np.random.default_rng([*self.key, index, packer.count]))):
+            pass
+        return packer.batch()
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Log]:
         """Mean cross-entropy of the learnt tokens, in nats."""
         assert isinstance(model, Vila)
         visual = encode_pictures(model, batch["pictures"])
-        logits, targets = [], []
-        for group in range(sum(name.startswith("ids_") for name in batch)):
-            ids, source, target = (batch[f"{name}_{group}"] for name in ("ids", "source", "target"))
-            states = model.llm.hidden(model.splice(ids, visual, source))
-            learnt = target >= 0
-            logits.append(model.llm.logits(states[learnt]).float())
-            targets.append(target[learnt])
-        every, goal = torch.cat(logits), torch.cat(targets)
-        loss = F.cross_entropy(every, goal)
+        states = model.llm(model.splice(batch["ids"], visual, batch["source"]), batch["document"])
+        learnt = batch["target"] >= 0
+        logits = model.llm.logits(states[learnt]).float()
+        goal = batch["target"][learnt]
         with torch.no_grad():
-            right = (every.argmax(-1) == goal).float().mean()
-        return loss, {"right_token": float(right)}
+            right = (logits.argmax(-1) == goal).float().mean()
+        return F.cross_entropy(logits, goal), {"right_token": float(right)}
 
 
 def encode_pictures(model: Vila, pictures: Tensor) -> Tensor:
@@ -181,27 +180,62 @@ def expand(encoded: Encoded, per_picture: int, first_row: int) -> tuple[list[int
     return ids, source, [*labels[1:], IGNORED]
 
 
-def collate(examples: list[Example], per_picture: int, side: int) -> Batch:
-    """Groups examples of similar length and pads each group; pictures of all of them come in one tensor."""
-    pictures = [picture for _, own in examples for picture in own]
-    rows: dict[int, list[tuple[list[int], list[int], list[int]]]] = {}
-    first = 0
-    for encoded, own in examples:
-        row = expand(encoded, per_picture, first)
-        first += per_picture * len(own)
-        size = len(row[0])
-        rows.setdefault(next((bound for bound in BUCKETS if size <= bound), 1 << 20), []).append(row)
-    batch: Batch = {
-        "pictures": torch.from_numpy(np.stack(pictures))
-        if pictures
-        else torch.zeros((0, side, side, 3), dtype=torch.uint8)
-    }
-    for group, bound in enumerate(sorted(rows)):
-        length = max(len(ids) for ids, _, _ in rows[bound])
-        for part, (name, filler) in enumerate((("ids", 0), ("source", -1), ("target", IGNORED))):
-            padded = [row[part] + [filler] * (length - len(row[part])) for row in rows[bound]]
-            batch[f"{name}_{group}"] = torch.tensor(padded)
-    return batch
+class Packer:
+    """Rows of one length that take up conversations one after the other.
+
+    Args:
+        rows: Number of rows B.
+        length: Tokens of a row L.
+        n_pictures: Pictures of a batch P; what is not used is black and costs its encoding all the same.
+        per_picture: Rows of the language model that a picture takes.
+        side: Width and height of pictures in pixels S.
+    """
+
+    def __init__(self, rows: int, length: int, n_pictures: int, per_picture: int, *, side: int) -> None:
+        self.per_picture = per_picture
+        self.used = [0] * rows
+        self.pictures = np.zeros((n_pictures, side, side, 3), np.uint8)
+        self.n_shown = 0
+        self.count = 0
+        fill = {"ids": 0, "source": -1, "target": IGNORED, "document": -1}
+        self.parts = {name: np.full((rows, length), filler, np.int64) for name, filler in fill.items()}
+
+    def add(self, example: Example) -> bool:
+        """Puts a conversation into the first row that has the space; False if none has, or no place for its pictures.
+
+        Raises:
+            InvalidArgument: it would not even fit into an empty batch.
+        """
+        encoded, pictures = example
+        ids, source, target = expand(encoded, self.per_picture, self.n_shown * self.per_picture)
+        length = self.parts["ids"].shape[1]
+        if len(ids) > length or len(pictures) > len(self.pictures):
+            room = f"{length} tokens and {len(self.pictures)} pictures"
+            raise InvalidArgument(
+                f"[train] batch: expected conversations of at most {room}, got {len(ids)} and {len(pictures)}"
+            )
+        row = next((row for row, used in enumerate(self.used) if used + len(ids) <= length), None)
+        if row is None or self.n_shown + len(pictures) > len(self.pictures):
+            return False
+        place = slice(self.used[row], self.used[row] + len(ids))
+        for name, values in (("ids", ids), ("source", source), ("target", target), ("document", self.count)):
+            self.parts[name][row, place] = values
+        self.used[row] += len(ids)
+        for picture in pictures:
+            self.pictures[self.n_shown] = picture
+            self.n_shown += 1
+        self.count += 1
+        return True
+
+    def batch(self) -> Batch:
+        """The tensors of the batch.
+
+        Returns:
+            `pictures` `[P, S, S, 3]` u8 and, each `[B, L]`: `ids`; `source`, the picture row to take (-1: none);
+            `target`, what is to be predicted (-100: nothing); `document`, the conversation (-1: none).
+        """
+        tensors = {name: torch.from_numpy(values) for name, values in self.parts.items()}
+        return {"pictures": torch.from_numpy(self.pictures), **tensors}
 
 
 def freeze(model: Vila, stage: str, lr_scale: dict[str, float]) -> None:

@@ -96,7 +96,7 @@ class TorchModel:
         """Logits at every place of the prompt, rows of pictures included: `[T, V]`."""
         with torch.no_grad():
             rows = self._rows(messages, images, videos)
-            logits = self.model.llm.logits(self.model.llm.hidden(rows))[0]
+            logits = self.model.llm.logits(self.model.llm(rows))[0]
         result: npt.NDArray[np.float32] = logits.float().cpu().numpy()
         return result
 
@@ -113,7 +113,7 @@ class TorchModel:
         with torch.no_grad():
             rows = self._rows(messages, images, videos)
             while len(ids) < max_new_tokens:
-                states = self.model.llm.hidden(rows)
+                states = self.model.llm(rows)
                 ids.append(int(self.model.llm.logits(states[0, -1]).argmax()))
                 if ids[-1] == self.tokenizer.eos:
                     break

@@ -125,11 +125,16 @@ def random_background(rng: Rng, flat_share: float = 0.5) -> Background:
 def random_sprite(
     world: World, rng: Rng, concept: int, place: tuple[float, float, float], side: str = "train", *, tilt: float = 12.0
 ) -> Item:
-    """Draws one of a concept's drawings of a split side at a place (x, y, size), slightly turned and tinted."""
+    """Draws one of a concept's drawings of a split side at a place (x, y, size), slightly turned and tinted.
+
+    One in eight is tinted strongly: artists disagree about colours most of all.
+    """
     drawings = world.drawings_of(concept, side)
     drawing = drawings[rng.integers(len(drawings))]
     angle = float(rng.uniform(-tilt, tilt)) if rng.random() < 0.5 else 0.0
-    gain = tuple(float(g) for g in rng.uniform(0.88, 1.12, 3)) if rng.random() < 0.5 else (1.0, 1.0, 1.0)
+    tint = rng.random()
+    spread = 0.5 if tint < 0.125 else 0.12
+    gain = tuple(float(g) for g in rng.uniform(1 - spread, 1 + spread, 3)) if tint < 0.5 else (1.0, 1.0, 1.0)
     name = world.concepts[concept].name
     return Item("sprite", name, *place, drawing.row, concept, angle=angle, gain=gain)  # type: ignore[arg-type]
 

@@ -104,6 +104,9 @@ def _multimodal(run: Path, plan: Plan, world: World, config: StageConfig) -> Non
     freeze(model, config.name, config.lr_scale)
     tokenizer = get_tokenizer(run, plan, world)
     task = StageTask(config, world, tokenizer, model.config, seed=plan.seed)
+    if plan.compile:
+        for part in (model.vision_tower, model.mm_projector, model.llm):
+            part.compile(dynamic=False)
     train(model.to(pick_device(plan.device)), task, config, plan, run / config.name)
 
 
