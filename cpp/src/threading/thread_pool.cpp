@@ -44,6 +44,18 @@ void ThreadPool::work() {
   }
 }
 
+bool ThreadPool::enter() {
+  std::uint32_t state = state_.load(std::memory_order_relaxed);
+  while ((state & kOpen) != 0) {
+    if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed)) return true;
+  }
+  return false;
+}
+
+void ThreadPool::leave() {
+  if (state_.fetch_sub(1, std::memory_order_release) == 1) state_.notify_one();
+}
+
 void ThreadPool::worker_loop() {
   std::uint32_t seen = 0;
   while (true) {
@@ -54,8 +66,10 @@ void ThreadPool::worker_loop() {
     }
     seen = generation_.load(std::memory_order_acquire);
     if (quit_.load(std::memory_order_relaxed)) return;
-    work();
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+    if (enter()) {
+      work();
+      leave();
+    }
   }
 }
 
@@ -67,14 +81,16 @@ void ThreadPool::run(std::int64_t n, std::int64_t grain, Call call, void* contex
   grain_ = std::max<std::int64_t>(grain, 1);
   error_ = nullptr;
   next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  state_.store(kOpen, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   work();
+  state_.fetch_and(~kOpen, std::memory_order_relaxed);
   const auto deadline = std::chrono::steady_clock::now() + kSpin;
-  for (int left = busy_.load(std::memory_order_acquire); left > 0; left = busy_.load(std::memory_order_acquire)) {
+  for (auto inside = state_.load(std::memory_order_acquire); inside > 0;
+       inside = state_.load(std::memory_order_acquire)) {
     pause_cpu();
-    if (std::chrono::steady_clock::now() > deadline) busy_.wait(left, std::memory_order_acquire);
+    if (std::chrono::steady_clock::now() > deadline) state_.wait(inside, std::memory_order_acquire);
   }
   if (error_) std::rethrow_exception(error_);
 }

@@ -12,7 +12,8 @@
 namespace vila {
 
 /// Runs parallel regions. Any thread may call parallel_for; regions take turns, so several sessions interleave region
-/// by region. The calling thread works too. Idle threads spin for a moment and then sleep.
+/// by region. The calling thread works too. Idle threads spin for a moment and then sleep. A thread that the system
+/// has not woken when the work is done is not waited for, so a core that others keep busy delays nobody.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);
@@ -40,12 +41,16 @@ class ThreadPool {
   using Call = void (*)(void* context, std::int64_t begin, std::int64_t end);
   void run(std::int64_t n, std::int64_t grain, Call call, void* context);
   void work();
+  bool enter();
+  void leave();
   void worker_loop();
+
+  static constexpr std::uint32_t kOpen = 1U << 31;  // in state_: workers may enter the region
 
   std::vector<std::thread> workers_;
   std::mutex region_;  // one region at a time
 
-  // The region's description; written before generation_ grows, read after it was seen to grow.
+  // The region's description; written while nobody is inside, read after entering.
   Call call_ = nullptr;
   void* context_ = nullptr;
   std::int64_t n_ = 0, grain_ = 1;
@@ -54,7 +59,7 @@ class ThreadPool {
 
   alignas(64) std::atomic<std::uint32_t> generation_{0};
   alignas(64) std::atomic<std::int64_t> next_{0};
-  alignas(64) std::atomic<int> busy_{0};
+  alignas(64) std::atomic<std::uint32_t> state_{0};  // kOpen plus the number of workers inside
   std::atomic<bool> quit_{false};
 };
 
