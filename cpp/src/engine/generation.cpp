@@ -37,7 +37,8 @@ Generation::State::State(std::shared_ptr<Session::State> s, const SamplingParams
       stops(std::move(stop_strings)),
       detokenizer(*session->engine->tokenizer, true),
       logits(static_cast<std::size_t>(session->engine->config.llm.vocab_size)) {
-  const auto rows = static_cast<std::size_t>(p.prompt_lookup) + 1;
+  width = static_cast<std::size_t>(p.prompt_lookup);
+  const std::size_t rows = width + 1;
   step_ids.reserve(rows);
   if (rows > 1) step_logits.resize(rows * logits.size());
   session->busy = true;
@@ -108,12 +109,16 @@ void Generation::State::decode(ExecContext& ctx) {
   const LlamaModel& llm = *engine().llm;
   const std::int64_t vocab = llm.config().vocab_size;
   const auto position = static_cast<std::int64_t>(session->keys.size());
+  if (const std::size_t proposed = step_ids.size(); proposed > 1) {
+    width = step_at + 1 == proposed ? 2 * width : std::max<std::size_t>(step_at, 1);
+    width = std::min(width, static_cast<std::size_t>(params.prompt_lookup));
+  }
   step_ids.assign(1, last_id);
   step_at = 0;
   if (params.prompt_lookup > 0) {
     const std::int64_t fitting =
         std::min(params.max_new_tokens - stats.completion_tokens, engine().max_context - position) - 1;
-    const auto longest = static_cast<std::size_t>(std::clamp<std::int64_t>(fitting, 0, params.prompt_lookup));
+    const auto longest = static_cast<std::size_t>(std::clamp<std::int64_t>(fitting, 0, static_cast<std::int64_t>(width)));
     const std::span<const std::int32_t> proposed = look_up(history, longest);
     step_ids.insert(step_ids.end(), proposed.begin(), proposed.end());
     stats.proposed_tokens += static_cast<std::int64_t>(proposed.size());

@@ -72,6 +72,7 @@ struct Generation::State {
   std::vector<float> logits;           // [V]
   std::vector<std::int32_t> step_ids;  // what the last step ran: the chosen token, then the proposed ones
   std::vector<float> step_logits;      // [step_ids, V]
+  std::size_t width = 0;               // most tokens to propose next: doubles when all were taken, else falls to those
   std::size_t step_at = 0;             // the row of step_logits that is in use
   std::vector<Choice> beam_answer;     // num_beams > 1: what is left to hand out, in order
   bool started = false;
