@@ -118,7 +118,8 @@ void Generation::State::decode(ExecContext& ctx) {
   if (params.prompt_lookup > 0) {
     const std::int64_t fitting =
         std::min(params.max_new_tokens - stats.completion_tokens, engine().max_context - position) - 1;
-    const auto longest = static_cast<std::size_t>(std::clamp<std::int64_t>(fitting, 0, static_cast<std::int64_t>(width)));
+    const auto longest =
+        static_cast<std::size_t>(std::clamp<std::int64_t>(fitting, 0, static_cast<std::int64_t>(width)));
     const std::span<const std::int32_t> proposed = look_up(history, longest);
     step_ids.insert(step_ids.end(), proposed.begin(), proposed.end());
     stats.proposed_tokens += static_cast<std::int64_t>(proposed.size());

@@ -47,7 +47,8 @@ void ThreadPool::work() {
 bool ThreadPool::enter() {
   std::uint32_t state = state_.load(std::memory_order_relaxed);
   while ((state & kOpen) != 0) {
-    if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed)) return true;
+    if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed))
+      return true;
   }
   return false;
 }
