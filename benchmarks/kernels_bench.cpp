@@ -1,5 +1,6 @@
 // Rates of the kernels on one thread, per instruction set: bytes of weights per second for one row,
-// multiply-accumulates per second for many. "handwritten" rows are what the shared source is compared with.
+// multiply-accumulates per second for many, and bytes of keys and values per second for the attention of one row.
+// "handwritten" rows are what the shared source is compared with.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
