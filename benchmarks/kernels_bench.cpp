@@ -1,5 +1,6 @@
 // Rates of the kernels on one thread, per instruction set: bytes of weights per second for one row,
-// multiply-accumulates per second for many. "handwritten" rows are what the shared source is compared with.
+// multiply-accumulates per second for many, and bytes of keys and values per second for the attention of one row.
+// "handwritten" rows are what the shared source is compared with.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -122,6 +123,33 @@ void run_float(benchmark::State& state, const KernelTable& table, bool half) {
                                                benchmark::Counter::kIsIterationInvariantRate);
 }
 
+// Attention of one row of `heads` heads of 128 columns over `positions` cached ones: all keys and values are read once,
+// from the caches of the CPU (few heads) or from memory (many).
+void run_attention(benchmark::State& state, const KernelTable& table, kernels::KvType type, std::int64_t heads,
+                   std::int64_t positions) {
+  kernels::KvLayout cache;
+  cache.n_kv_heads = heads;
+  cache.head_dim = 128;
+  cache.capacity = positions;
+  cache.type = type;
+  cache.block_stride = cache.block_bytes();
+  const std::int64_t bytes = positions / kernels::kAttentionBlock * cache.block_stride;
+  const Pages tiles(bytes);
+  std::memset(tiles.data(), 0x30, static_cast<std::size_t>(bytes));
+  cache.data = tiles.data();
+  const std::int64_t width = heads * cache.head_dim;
+  const std::vector<float> q(static_cast<std::size_t>(width), 0.5F);
+  std::vector<float> out(q.size());
+  const kernels::AttentionArgs args{q.data(),      out.data(), width, width, 1,   heads,
+                                    positions - 1, positions,  cache, 0.1F,  true};
+  for (auto _ : state) {
+    for (std::int64_t head = 0; head < heads; ++head) table.attention(args, head, Range{0, 1});
+    benchmark::ClobberMemory();
+  }
+  state.counters["bytes/s"] =
+      benchmark::Counter(static_cast<double>(bytes), benchmark::Counter::kIsIterationInvariantRate);
+}
+
 // The limits that the rates of this instruction set are to be compared with.
 void run_probe(benchmark::State& state, const KernelTable& table, bool dot) {
   constexpr std::int64_t kSteps = 1 << 20;
@@ -145,6 +173,15 @@ void add_table(const KernelTable& table) {
     benchmark::RegisterBenchmark((std::string(dot ? "limit/dot/" : "limit/fma/") + isa).c_str(),
                                  [&table, dot](benchmark::State& state) { run_probe(state, table, dot); })
         ->Unit(benchmark::kMillisecond);
+  }
+  for (const kernels::KvType type : {kernels::KvType::f16, kernels::KvType::int8}) {
+    const std::string name = std::string("attention/") + (type == kernels::KvType::f16 ? "f16" : "int8") + "/m1/";
+    benchmark::RegisterBenchmark((name + "cached/" + isa).c_str(), [&table, type](benchmark::State& state) {
+      run_attention(state, table, type, 1, 256);
+    })->Unit(benchmark::kMicrosecond);
+    benchmark::RegisterBenchmark((name + "memory/" + isa).c_str(), [&table, type](benchmark::State& state) {
+      run_attention(state, table, type, 256, 2048);
+    })->Unit(benchmark::kMicrosecond);
   }
   const auto quantised = [](const std::string& name, Product product, bool int4, std::int64_t m) {
     const bool decode = m < 4;

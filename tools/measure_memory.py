@@ -23,7 +23,6 @@ MEGA = 1e6
 WEIGHT_FACTOR = 1.15
 ALLOWANCE = 300_000_000
 PICTURE_SIDE = 640
-ELEMENT_BYTES = {"f16": 2, "f32": 4}
 PROC_UNIT = 1024  # /proc counts in KiB
 
 Figures = dict[str, float]
@@ -59,9 +58,8 @@ def run_once(model_folder: str, memory: str, kv_cache: str, tokens: int) -> Figu
         with stream:
             result = stream.result()
         now = memory_now()
-        times, usage, shape = result.timings, result.usage, model.info["llm"]
-        per_token = 2 * shape["n_layers"] * shape["n_kv_heads"] * shape["head_dim"] * ELEMENT_BYTES[kv_cache]
-        cache = per_token * (usage.prompt_tokens + usage.completion_tokens)
+        times, usage = result.timings, result.usage
+        cache = model.info["kv_cache_bytes_per_token"] * (usage.prompt_tokens + usage.completion_tokens)
         return {
             "seconds": time.perf_counter() - started,
             "before": begin,

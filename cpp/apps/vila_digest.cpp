@@ -101,7 +101,7 @@ void interpret(std::istream& script, int threads) {
       vila::EngineOptions options;
       options.threads = threads;
       options.conv_mode = conv_mode;
-      options.kv_cache = kv_cache == "f32" ? vila::KvCacheType::f32 : vila::KvCacheType::f16;
+      if (!kv_cache.empty()) options.kv_cache = vila::kv_cache_type(kv_cache);
       engine = vila::Engine::load(first, options);
       std::cout << line.substr(line.find_last_of('/') + 1) << "\n";
     } else if (verb == "case") {

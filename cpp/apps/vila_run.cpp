@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: vila-run MODEL --query TEXT [--image FILE]... [--max-new-tokens N] [--isa NAME] [--threads N]\n"
-    "                [--kv-cache f16|f32] [--ignore-eos]\n"
+    "                [--kv-cache f16|f32|int8] [--ignore-eos]\n"
     "  \"<image>\" in TEXT stands for the next picture (PPM; PNG and JPEG where this build has them).\n"
     "  example: vila-run vila1.5-3b-int4 --query '<image>\\nWhat is this?' --image cat.png\n";
 
@@ -65,7 +65,7 @@ Arguments parse(const std::vector<std::string>& words) {
     else if (word == "--threads")
       arguments.engine.threads = whole_number(value());
     else if (word == "--kv-cache")
-      arguments.engine.kv_cache = value() == "f32" ? vila::KvCacheType::f32 : vila::KvCacheType::f16;
+      arguments.engine.kv_cache = vila::kv_cache_type(value());
     else if (word == "--ignore-eos")
       arguments.sampling.ignore_eos = true;
     else if (word.starts_with("--"))

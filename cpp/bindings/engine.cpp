@@ -16,10 +16,7 @@ Engine load(const std::string& path, int threads, const std::string& isa, const 
     throw InvalidArgument("[load] memory: expected \"fast\" or \"mapped\", got \"" + memory + "\"");
   }
   options.memory = memory == "fast" ? MemoryMode::fast : MemoryMode::mapped;
-  if (kv_cache != "f16" && kv_cache != "f32") {
-    throw InvalidArgument("[load] kv_cache: expected \"f16\" or \"f32\", got \"" + kv_cache + "\"");
-  }
-  options.kv_cache = kv_cache == "f16" ? KvCacheType::f16 : KvCacheType::f32;
+  options.kv_cache = kv_cache_type(kv_cache);
   const py::gil_scoped_release release;
   return Engine::load(path, options);
 }

@@ -128,6 +128,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="compute threads; physical cores if not given")
     parser.add_argument("--isa", help="kernels to use (see inspect); VILA_ISA or the best if not given")
     parser.add_argument("--memory", choices=("fast", "mapped"), default="fast", help="where the weights lie")
+    parser.add_argument("--kv-cache", choices=("f16", "int8"), default="f16", help="type of cached keys and values")
     parser.add_argument("--system", help="system text; the chat template's own if not given")
 
 
@@ -151,7 +152,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def _load(args: argparse.Namespace) -> Any:
     from vila_engine.engine import load
 
-    return load(args.model, threads=args.threads, isa=args.isa, memory=args.memory, conv_mode=args.conv_mode)
+    return load(
+        args.model, threads=args.threads, isa=args.isa, memory=args.memory, kv_cache=args.kv_cache,
+        conv_mode=args.conv_mode,
+    )  # fmt: skip
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:
@@ -350,6 +354,10 @@ def _print_info(info: dict[str, Any]) -> None:
         f"{vision['image_size']} px, {vision['scales']} scale(s), {info['projector']} projector, "
         f"{vision['tokens_per_image']} tokens per picture"
     )
+    print(
+        f"  cache           {info['kv_cache']}, {info['kv_cache_bytes_per_token'] / 1e3:,.1f} kB a token, "
+        f"{info['kv_cache_bytes_per_token'] * info['max_context'] / 1e6:,.1f} MB for the whole context"
+    )
     for name, n_bytes in sorted(info["weight_bytes"].items()):
         print(f"  weights         {name:16} {n_bytes / 1e6:10,.1f} MB")
 
@@ -359,12 +367,14 @@ def _add_parity(commands: Any) -> None:
         commands, "parity", _parity, "compare the engine with recorded outputs of the PyTorch reference",
         "parity tests/golden --brief\n"
         "parity tests/golden --isa all --threads 1 2 5\n"
-        "parity tests/golden --weights int8 int4",
+        "parity tests/golden --weights int8 int4\n"
+        "parity tests/golden --kv-cache int8 --brief",
     )  # fmt: skip
     parser.add_argument("goldens", nargs="+", help="golden folders, or folders of golden folders")
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["f32"], help="formats to convert to")
     parser.add_argument("--isa", nargs="+", default=[], help='kernel tables; "all": each usable one')
     parser.add_argument("--threads", nargs="+", type=int, default=[], help="thread counts")
+    parser.add_argument("--kv-cache", choices=("f32", "f16", "int8"), default="f32", help="cached keys and values")
     parser.add_argument("--brief", action="store_true", help="the worst value of each folder instead of every case")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -383,6 +393,7 @@ def _parity(args: argparse.Namespace) -> int:
         weights=args.weights,
         isas=args.isa,
         threads=args.threads,
+        kv_cache=args.kv_cache,
         report=tell if show else None,
     )
     if show:

@@ -112,6 +112,9 @@ def test_decode_reads_all_matrices_and_the_cache() -> None:
     assert work.dot_macs == 0
     assert work.fma_macs == LLM_BLOCK_MACS + HEAD_MACS + 2 * 2 * 4 * 101
     assert ModelWork(SMALL, dict.fromkeys(names_of(SMALL), "f16p16"), 1, "f32").decode(100).n_bytes == weights + 3200
+    # int8: four columns and a scale of four bytes for the key and for the value
+    int8 = ModelWork(SMALL, dict.fromkeys(names_of(SMALL), "f16p16"), 1, "int8")
+    assert int8.decode(100).n_bytes == weights + 2 * (4 + 4) * 100
 
 
 def test_int4_counts_scales_and_zero_points() -> None:
@@ -265,7 +268,15 @@ def test_the_table_and_only_some_phases(capsys: pytest.CaptureFixture[str], limi
     assert rows[0].split() == ["phase", "isa", "threads", "median", "min", "max", "limit", "share", "bound", "by"]
     assert [row.split()[0] for row in rows[1:]] == ["decode"]
     assert len(limits) == 2
-    only_load = run_bench(tiny, Options(phases=["load"], repeats=1))
+    assert "f16 cache of 0.5 kB a token" in out
+    status, out, err = bench(
+        capsys, tiny, "--only", "decode", "--contexts", 16, "--repeats", 1, "--kv-cache", "int8", "--json"
+    )
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert (report["model"]["kv_cache"], report["model"]["kv_cache_bytes_per_token"]) == ("int8", 2 * 2 * 2 * (32 + 4))
+    assert len(limits) == 4
+    only_load = run_bench(tiny, Options(phases=["load"], repeats=1, kv_cache="int8"))
     assert [result["phase"] for result in only_load["results"]] == ["load"]
     everywhere = run_bench(tiny, Options(phases=["vision"], repeats=1, isas=["all"], threads=[1]))
     assert [result["isa"] for result in everywhere["results"]] == machine.usable_isas()

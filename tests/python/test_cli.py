@@ -103,7 +103,8 @@ def test_describe_takes_all_options(folder: Path, run: Run, model: vila_engine.M
     tall = str(PICTURES / "tall.png")
     status, out, err = run(
         "describe", folder, "--query", "<image> and <image>?", "--image", WIDE, "--image", tall, "--conv-mode", "plain",
-        "--threads", 1, "--isa", "scalar", "--memory", "mapped", "--temperature", 0.8, "--top-p", 0.9, "--top-k", 50,
+        "--threads", 1, "--isa", "scalar", "--memory", "mapped",
+        "--kv-cache", "int8", "--temperature", 0.8, "--top-p", 0.9, "--top-k", 50,
         "--min-p", 0.01, "--repetition-penalty", 1.1, "--seed", 5, "--max-new-tokens", 9, "--ignore-eos", "--json",
         "--stats", "--stop", "never", "--stop", "ever",
     )  # fmt: skip
@@ -114,6 +115,9 @@ def test_describe_takes_all_options(folder: Path, run: Run, model: vila_engine.M
     assert re.fullmatch(r"\[\d+ prompt tokens \(32 of pictures, 0 cached\), 9 new, length; load .* tokens/s\]\n", err)
     _, beams, _ = run("describe", folder, "--query", "Hi", "--num-beams", 3, "--max-new-tokens", 5, "--json")
     assert json.loads(beams)["token_ids"] == model.generate("Hi", num_beams=3, max_new_tokens=5).token_ids
+    _, int8, _ = run("describe", folder, "--query", "Hi", "--kv-cache", "int8", "--max-new-tokens", 5, "--json")
+    with vila_engine.load(folder, kv_cache="int8") as small:
+        assert json.loads(int8)["token_ids"] == small.generate("Hi", max_new_tokens=5).token_ids
     _, system, _ = run("describe", folder, "--query", "Hi", "--system", "Be brief.", "--max-new-tokens", 5, "--json")
     assert json.loads(system)["token_ids"] == model.generate("Hi", system="Be brief.", max_new_tokens=5).token_ids
 
@@ -210,6 +214,7 @@ def test_parity_prints_a_table(run: Run) -> None:
         (("describe", "MODEL", "--temperature", "-1"), "temperature: expected a finite number >= 0"),
         (("describe", "MODEL", "--threads", "0"), "[load] threads: expected an integer in 1.."),
         (("describe", "MODEL", "--isa", "sse9"), 'got "sse9"'),
+        (("describe", "MODEL", "--kv-cache", "q8_0"), "invalid choice: 'q8_0'"),
         (("chat", "nowhere"), "nowhere"),
         (("inspect", "nowhere"), "nowhere"),
         (("parity", "nowhere"), "[parity] nowhere: expected a golden folder"),

@@ -248,6 +248,31 @@ def test_loading_options_are_honoured(folder: Path) -> None:
         assert short.usage.prompt_tokens + short.usage.completion_tokens == 150
 
 
+def test_an_int8_cache_takes_about_half_the_memory(folder: Path) -> None:
+    per_token = {}
+    for kind in ("f16", "int8"):
+        with vila_engine.load(folder, kv_cache=kind) as model:  # type: ignore[arg-type]
+            shape = model.info["llm"]
+            assert model.info["kv_cache"] == kind
+            per_token[kind] = model.info["kv_cache_bytes_per_token"]
+            rows = shape["n_layers"] * shape["n_kv_heads"]
+            padded = -(-shape["head_dim"] // 16) * 16
+            columns = shape["head_dim"] + padded
+            assert per_token[kind] == rows * (2 * columns if kind == "f16" else columns + 2 * 4)
+    assert per_token["int8"] < 0.65 * per_token["f16"]  # heads of the fixture are narrow, so scales weigh
+
+
+def test_an_int8_cache_gives_the_same_whether_cached_or_not(folder: Path) -> None:
+    with vila_engine.load(folder, kv_cache="int8") as model:
+        first = model.generate("Hi there", max_new_tokens=6, ignore_eos=True)
+        again = model.generate("Hi there", max_new_tokens=6, ignore_eos=True)
+        assert again.usage.cached_tokens > 0
+        assert again.token_ids == first.token_ids
+        looked_up = model.generate("Hi there", max_new_tokens=6, ignore_eos=True, prompt_lookup=4)
+        assert looked_up.token_ids == first.token_ids
+        assert len(model.generate("Hi there", max_new_tokens=6, ignore_eos=True, num_beams=3).token_ids) == 6
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -258,7 +283,7 @@ def test_loading_options_are_honoured(folder: Path) -> None:
         ({"threads": 10**6}, r"\[load\] threads: expected 0 \(choose\) to 1024, got 1000000"),
         ({"max_context": 10**6}, r"\[load\] max_context: expected 0 \(the checkpoint's\) to 4096, got 1000000"),
         ({"memory": "slow"}, r'\[load\] memory: expected "fast" or "mapped", got "slow"'),
-        ({"kv_cache": "int8"}, r'\[load\] kv_cache: expected "f16" or "f32", got "int8"'),
+        ({"kv_cache": "q8_0"}, r'\[load\] kv_cache: expected "f16", "f32" or "int8", got "q8_0"'),
         ({"conv_mode": "llava_v0"}, r'expected one of .*, got "llava_v0"'),
     ],
 )

@@ -46,6 +46,18 @@ def test_integer_weights_stay_near_their_dequantised_selves() -> None:
         assert measures["ids"].value == 0
 
 
+@pytest.mark.parametrize("kind", ["f16", "int8"])
+def test_a_rounded_cache_stays_near_the_reference(kind: Any) -> None:
+    reports = run_parity(find_goldens([GOLDEN / "vila3b", GOLDEN / "vila40b"]), kv_cache=kind)
+    assert all(report.ok for report in reports)
+    for report in reports:
+        measures = {measure.name: measure for measure in report.measures}
+        assert (measures["KL"].bound, measures["logits"].bound, measures["greedy"].bound) == (1e-3, None, None)
+        assert measures["KL"].value > 0  # the cache was rounded
+        assert "arithmetic KL" not in measures
+    assert (sum(m.value for r in reports for m in r.measures if m.name == "greedy") == 0) == (kind == "f16")
+
+
 @pytest.fixture
 def tampered(tmp_path: Path) -> Path:
     """A golden folder that may be changed, with one case."""

@@ -31,15 +31,23 @@ enum class MemoryMode : std::uint8_t {
   fast,    ///< weights are read into memory of the engine's own, in huge pages where the system gives them
   mapped,  ///< the file is mapped: smallest footprint, shared between processes
 };
-enum class KvCacheType : std::uint8_t { f16, f32 };
+enum class KvCacheType : std::uint8_t {
+  f16,
+  f32,
+  int8,  ///< one f32 scale per token and KV head: about half the memory of f16, a little less accurate
+};
+/// The type of that name: "f16", "f32" or "int8". Throws InvalidArgument.
+KvCacheType kv_cache_type(std::string_view name);
+/// Its name.
+std::string_view name_of(KvCacheType type) noexcept;
 
 struct EngineOptions {
   int threads = 0;       ///< 0: physical cores within the affinity mask and the cgroup quota
   std::string isa = {};  ///< name of a kernel table; empty: VILA_ISA, else the best usable one
   MemoryMode memory = MemoryMode::fast;
-  KvCacheType kv_cache = KvCacheType::f16;
-  std::int64_t max_context = 0;  ///< tokens per session; 0: what the checkpoint says
-  std::string conv_mode = {};    ///< chat template; empty: what the checkpoint says
+  KvCacheType kv_cache = KvCacheType::f16;  ///< what cached keys and values are stored as
+  std::int64_t max_context = 0;             ///< tokens per session; 0: what the checkpoint says
+  std::string conv_mode = {};               ///< chat template; empty: what the checkpoint says
 };
 
 /// One message of a dialogue. `role` is "system", "user" or "assistant". In a user's text "<image>" stands for the

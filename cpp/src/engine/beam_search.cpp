@@ -68,7 +68,7 @@ std::vector<Candidate> best_candidates(const std::vector<Beam>& beams, const std
 }  // namespace
 
 BeamSearchResult beam_search(ExecContext& ctx, const LlamaModel& model, const KvCache& prompt, std::int64_t n_prompt,
-                             bool f16, std::span<const float> first_logits, const BeamSearchOptions& options) {
+                             std::span<const float> first_logits, const BeamSearchOptions& options) {
   const auto n_beams = static_cast<std::size_t>(options.num_beams);
   const auto is_end = [&](std::int32_t id) {
     return std::find(options.end_ids.begin(), options.end_ids.end(), id) != options.end_ids.end();
@@ -77,7 +77,7 @@ BeamSearchResult beam_search(ExecContext& ctx, const LlamaModel& model, const Kv
   std::vector<KvCache> current, next;
   for (std::size_t b = 0; b < n_beams; ++b) {
     for (auto* set : {&current, &next}) {
-      set->emplace_back(model.config(), prompt.capacity(), f16);
+      set->emplace_back(model.config(), prompt.capacity(), prompt.type());
       set->back().copy_positions(prompt, 0, n_prompt);
     }
   }

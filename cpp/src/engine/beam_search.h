@@ -26,6 +26,6 @@ struct BeamSearchOptions {
 /// `first_logits` [V] are those of the prompt's last row; `prompt` holds `n_prompt` positions and is not changed.
 /// Throws Cancelled.
 BeamSearchResult beam_search(ExecContext& ctx, const LlamaModel& model, const KvCache& prompt, std::int64_t n_prompt,
-                             bool f16, std::span<const float> first_logits, const BeamSearchOptions& options);
+                             std::span<const float> first_logits, const BeamSearchOptions& options);
 
 }  // namespace vila

@@ -25,7 +25,38 @@ std::vector<std::int32_t> end_ids_of(const ModelConfig& config, const Tokenizer&
   return ids;
 }
 
+kernels::KvType stored_as(KvCacheType type) {
+  switch (type) {
+    case KvCacheType::f16:
+      return kernels::KvType::f16;
+    case KvCacheType::f32:
+      return kernels::KvType::f32;
+    case KvCacheType::int8:
+      return kernels::KvType::int8;
+  }
+  throw InvalidArgument("[load] kv_cache: expected f16, f32 or int8, got " + std::to_string(static_cast<int>(type)));
+}
+
 }  // namespace
+
+KvCacheType kv_cache_type(std::string_view name) {
+  for (const KvCacheType type : {KvCacheType::f16, KvCacheType::f32, KvCacheType::int8}) {
+    if (name == name_of(type)) return type;
+  }
+  throw InvalidArgument("[load] kv_cache: expected \"f16\", \"f32\" or \"int8\", got \"" + std::string(name) + "\"");
+}
+
+std::string_view name_of(KvCacheType type) noexcept {
+  switch (type) {
+    case KvCacheType::f16:
+      return "f16";
+    case KvCacheType::f32:
+      return "f32";
+    case KvCacheType::int8:
+      return "int8";
+  }
+  return "unknown";
+}
 
 Engine::Engine(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 Engine::Engine(Engine&&) noexcept = default;
@@ -40,6 +71,7 @@ Engine Engine::load(const std::filesystem::path& folder, const EngineOptions& op
   }
   auto state = std::make_shared<State>();
   state->options = options;
+  state->kv_type = stored_as(options.kv_cache);
   state->kernels = options.isa.empty() ? &kernels::default_kernels() : &kernels::kernels_by_name(options.isa);
   state->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : usable_cores());
   state->checkpoint = std::make_unique<Checkpoint>(
@@ -69,7 +101,7 @@ Engine Engine::load(const std::filesystem::path& folder, const EngineOptions& op
 }
 
 Session Engine::new_session() const {
-  KvCache cache(state_->config.llm, state_->max_context, state_->options.kv_cache == KvCacheType::f16);
+  KvCache cache(state_->config.llm, state_->max_context, state_->kv_type);
   return Session(std::make_shared<Session::State>(state_, std::move(cache)));
 }
 

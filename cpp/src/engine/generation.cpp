@@ -152,8 +152,7 @@ void Generation::State::run_beams(ExecContext& ctx) {
   options.num_beams = params.num_beams;
   options.max_new_tokens = std::min<std::int64_t>(params.max_new_tokens, engine().max_context - n_prompt);
   if (!params.ignore_eos) options.end_ids = engine().end_ids;
-  const BeamSearchResult best = beam_search(ctx, *engine().llm, session->cache, n_prompt,
-                                            engine().options.kv_cache == KvCacheType::f16, logits, options);
+  const BeamSearchResult best = beam_search(ctx, *engine().llm, session->cache, n_prompt, logits, options);
   // Beams share one score; every token of the answer carries the answer's mean log probability.
   for (const std::int32_t id : best.ids) beam_answer.push_back({id, static_cast<float>(best.score)});
   std::reverse(beam_answer.begin(), beam_answer.end());  // handed out from the back

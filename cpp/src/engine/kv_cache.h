@@ -13,10 +13,11 @@
 namespace vila {
 
 /// Movable; one thread at a time. Which positions count is the owner's business: writing a position replaces it.
+/// A block of positions of all layers lies together, so that what was written is one piece of memory.
 class KvCache {
  public:
   /// Room for `capacity` positions. Throws CapacityError when the address space cannot be had.
-  KvCache(const LlamaConfig& config, std::int64_t capacity, bool f16);
+  KvCache(const LlamaConfig& config, std::int64_t capacity, kernels::KvType type);
   KvCache(KvCache&& other) noexcept;
   KvCache& operator=(KvCache&& other) noexcept;
   KvCache(const KvCache&) = delete;
@@ -24,17 +25,18 @@ class KvCache {
   ~KvCache();
 
   [[nodiscard]] std::span<const kernels::KvLayout> layers() const { return layers_; }
-  [[nodiscard]] std::int64_t capacity() const { return capacity_; }
+  [[nodiscard]] std::int64_t capacity() const { return layers_.front().capacity; }
+  [[nodiscard]] kernels::KvType type() const { return layers_.front().type; }
+  /// Bytes that one position of all layers takes.
+  [[nodiscard]] static std::int64_t bytes_per_position(const LlamaConfig& config, kernels::KvType type);
   /// Bytes that `positions` positions of all layers take.
   [[nodiscard]] std::int64_t bytes(std::int64_t positions) const;
-  /// Copies positions begin..end of a cache of the same shape.
+  /// Copies positions begin..end of a cache of the same shape, and with them the rest of their blocks.
   void copy_positions(const KvCache& from, std::int64_t begin, std::int64_t end);
   /// Gives the memory of all positions back to the system.
   void release();
 
  private:
-  std::int64_t capacity_ = 0;
-  std::size_t element_bytes_ = 0;
   std::vector<kernels::KvLayout> layers_;
   std::byte* memory_ = nullptr;
   std::size_t memory_bytes_ = 0;

@@ -27,6 +27,7 @@ struct Engine::State {
   ModelConfig config;
   std::string conv_mode;
   std::int64_t max_context = 0;
+  kernels::KvType kv_type = kernels::KvType::f16;
   std::vector<std::int32_t> end_ids;  // end-of-sequence ids and the template's stop token
   std::string stop_text;              // the template's stop string
   std::unique_ptr<Tokenizer> tokenizer;

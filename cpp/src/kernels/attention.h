@@ -1,11 +1,13 @@
 // Streaming-softmax attention (Milakov & Gimelshein, arXiv:1805.02867; blocks after Dao et al., arXiv:2205.14135) over
 // the blocked cache of KvLayout, for prefill and decode, grouped heads included (Ainslie et al., arXiv:2305.13245).
 //
-// Shapes   q, out [M, H * D]; keys [Hkv][capacity/16][D][16], values [Hkv][capacity][Dp], f16 or f32. D <= kMaxHeadDim.
-// Exact    a row's result depends on its q, its position and the cache only: blocks of 64 absolute positions, scores by
-//          one fma per d ascending, outputs by one fma per position ascending. How rows are grouped changes no bit.
-// Cost     both products run in one register-blocked loop (accumulate). Rows that share a pass over the cache read each
-//          block from the first cache levels; one row alone reads keys and values once, at the speed of memory.
+// Shapes   q, out [M, H * D]; tiles of keys [D][64] and values [64][Dp], f32, f16 or int8 with scales; D up to 256.
+// Exact    a query's result depends on its q, its position and the cache only: tiles of 64 absolute positions, scores
+//          by one fma per d ascending (int8: then times the key's scale), outputs by one fma per position ascending
+//          (int8: of the weight times the value's scale). How queries are grouped changes no bit.
+// Cost     both products run in one register-blocked loop (accumulate). Queries that share a pass over the cache read
+//          each tile from the first cache levels; a few alone read every tile once, front to back, at the speed of
+//          memory, while the part that comes next is asked for.
 #pragma once
 
 #include <cstdint>
@@ -17,31 +19,43 @@ namespace vila::kernels::VILA_ISA_NS {
 
 inline F32x16 load_as_f32(const float* p) { return load(p); }
 inline F32x16 load_as_f32(const std::uint16_t* p) { return load_f16(p); }
+inline F32x16 load_as_f32(const std::int8_t* p) { return to_f32(load_s8(p)); }
 
-// Register blocks: rows times vectors of 16 that are accumulated at once. With one register per vector (AVX-512) 12 x 2
-// fill 32 registers and halve the conversions from f16; with two (AVX2) or four (NEON) 6 x 1 fill the file.
+// Register blocks: queries times vectors of 16 that are accumulated at once. With one register per vector (AVX-512)
+// 12 x 2 fill 32 registers and halve the conversions; with two (AVX2) or four (NEON) 6 x 1 fill the file. Few queries
+// take as many vectors as there are, so that enough sums are under way.
 inline constexpr bool kOneRegister = alignof(F32x16) == 64;
+inline constexpr int kFewRows = 4;
 inline constexpr int kGroupRows = kOneRegister ? 12 : 6;
 template <int R>
-inline constexpr int kVectors = R == 1 ? 4 : (kOneRegister ? 2 : 1);
+inline constexpr int kVectors = R == 1 ? 4 : (!kOneRegister ? 1 : (R <= kFewRows ? 4 : 2));
+template <int R>
+inline constexpr int kValueVectors = R == 1 && kOneRegister ? 8 : kVectors<R>;
 
 inline constexpr int kBlock = static_cast<int>(kAttentionBlock);
 inline constexpr int kMaxGroups = 4;       // groups of rows that share one pass over the cache
 inline constexpr int kStateFloats = 6144;  // their queries and accumulators: 24 KiB of stack
-inline constexpr std::int64_t kMaxHeadDim = (kStateFloats - 16) / 2 / 16 * 16;
+static_assert(kGroupRows * 2 * kMaxHeadDim <= kStateFloats);
 
-// acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + v * b_vector], one fma each.
+// acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + 16 v], one fma each. Few rows read b from
+// memory: what lies `ahead` elements further is asked for at the same time, for the second cache level, because the
+// first one has too few lines under way to keep up with memory.
 template <int R, int NV, int AK, int AR, class T>
-[[gnu::always_inline]] inline void accumulate(const float* a, const T* b, std::int64_t b_row, std::int64_t b_vector,
+[[gnu::always_inline]] inline void accumulate(const float* a, const T* b, std::int64_t b_row, std::int64_t ahead,
                                               std::int64_t n, F32x16 (&acc)[R][NV]) {
   for (std::int64_t k = 0; k < n; ++k) {
+    if constexpr (R <= kFewRows) {
+      constexpr int kLine = 64 / sizeof(T);
+#pragma GCC unroll 8
+      for (int i = 0; i < 16 * NV; i += kLine) prefetch_l2(b + ahead + i);
+    }
     F32x16 columns[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) columns[v] = load_as_f32(b + v * b_vector);
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) columns[v] = load_as_f32(b + 16 * v);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const F32x16 x = splat(a[r * AR]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) acc[r][v] = fma(x, columns[v], acc[r][v]);
     }
     a += AK;
@@ -49,46 +63,76 @@ template <int R, int NV, int AK, int AR, class T>
   }
 }
 
-// Scores of NV vectors of 16 positions: p[r][0 .. 16 NV) = q[.][r] . keys.
+// One block of positions of one KV head, as KvLayout describes it.
+template <class T>
+struct Tile {
+  static constexpr bool kScaled = sizeof(T) == 1;
+  const T* keys;              // [D][64]
+  const T* values;            // [64][Dp]
+  const float* key_scales;    // [64], int8 only
+  const float* value_scales;  // [64], int8 only
+  std::int64_t d, dp;
+  std::int64_t next;  // elements from the values to the keys of the next tile
+
+  Tile(const KvLayout& cache, std::int64_t kv_head, std::int64_t block) : d(cache.head_dim), dp(cache.padded_dim()) {
+    const char* at = static_cast<const char*>(cache.data) + block * cache.block_stride + kv_head * cache.tile_bytes();
+    keys = reinterpret_cast<const T*>(at);
+    values = reinterpret_cast<const T*>(at + cache.key_bytes());
+    key_scales = reinterpret_cast<const float*>(at + cache.key_bytes() + cache.value_bytes());
+    value_scales = key_scales + kBlock;
+    next = (cache.block_stride - cache.key_bytes()) / static_cast<std::int64_t>(sizeof(T));
+  }
+};
+
+// Scores of NV vectors of 16 positions from the one of that number: p[r][0 .. 16 NV) = q[.][r] . keys.
 template <int R, int NV, class T>
-void score_vectors(const T* keys, std::int64_t d, const float* q, float* p) {
+void score_vectors(const Tile<T>& tile, int first, const float* q, float* p) {
   F32x16 acc[R][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) acc[r][v] = zero_f32();
   }
-  accumulate<R, NV, R, 1>(q, keys, 16, 16 * d, d, acc);
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
+  accumulate<R, NV, R, 1>(q, tile.keys + 16 * first, kBlock, kBlock * tile.d, tile.d, acc);
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) store(p + r * kBlock + 16 * v, acc[r][v]);
+  for (int v = 0; v < NV; ++v) {
+    const int at = 16 * (first + v);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      if constexpr (Tile<T>::kScaled) acc[r][v] = mul(acc[r][v], load(tile.key_scales + at));
+      store(p + r * kBlock + at, acc[r][v]);
+    }
   }
 }
 
-// acc[r][.] = acc[r][.] * alpha[r] + sum over n positions ascending of p[r][j] * values[j][.], for NV vectors.
+// Columns c .. c + 16 NV: acc[r][.] = acc[r][.] * alpha[r] + sum over positions begin .. end of the tile ascending of
+// p[r][j] * values[j][.].
 template <int R, int NV, class T>
-void value_vectors(const T* values, std::int64_t dp, std::int64_t n, const float* p, const float* alpha, float* out) {
+void value_vectors(const Tile<T>& tile, std::int64_t begin, std::int64_t end, std::int64_t c, const float* p,
+                   const float* alpha, float* out) {
   F32x16 acc[R][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) acc[r][v] = mul(load(out + r * dp + 16 * v), splat(alpha[r]));
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) acc[r][v] = mul(load(out + r * tile.dp + c + 16 * v), splat(alpha[r]));
   }
-  accumulate<R, NV, 1, kBlock>(p, values, dp, 16, n, acc);
+  accumulate<R, NV, 1, kBlock>(p + begin, tile.values + begin * tile.dp + c, tile.dp, tile.next, end - begin, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) store(out + r * dp + 16 * v, acc[r][v]);
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) store(out + r * tile.dp + c + 16 * v, acc[r][v]);
   }
 }
 
 template <int R, class T>
-void add_values(const T* values, std::int64_t dp, std::int64_t n, const float* p, const float* alpha, float* out) {
-  constexpr int kStep = 16 * kVectors<R>;
+void add_values(const Tile<T>& tile, std::int64_t begin, std::int64_t end, const float* p, const float* alpha,
+                float* out) {
+  constexpr int kMost = kValueVectors<R>;
+  constexpr int kSome = kVectors<R>;
   std::int64_t c = 0;
-  for (; c + kStep <= dp; c += kStep) value_vectors<R, kVectors<R>>(values + c, dp, n, p, alpha, out + c);
-  for (; c < dp; c += 16) value_vectors<R, 1>(values + c, dp, n, p, alpha, out + c);
+  for (; c + 16 * kMost <= tile.dp; c += 16 * kMost) value_vectors<R, kMost>(tile, begin, end, c, p, alpha, out);
+  for (; c + 16 * kSome <= tile.dp; c += 16 * kSome) value_vectors<R, kSome>(tile, begin, end, c, p, alpha, out);
+  for (; c < tile.dp; c += 16) value_vectors<R, 1>(tile, begin, end, c, p, alpha, out);
 }
 
 // The running softmax of R rows that move through the cache together.
@@ -132,11 +176,10 @@ void softmax_block(const int* count, float* p, SoftmaxState<R>& state, float* al
   }
 }
 
-// One block of 64 positions from `begin` for R rows. Values are read for seen positions only: what lies behind a row's
-// limit, were it NaN, reaches no accumulator of that row.
+// The tile whose first position is `begin` for R rows. Values are read for seen positions only: what lies behind a
+// row's limit, were it NaN, reaches no accumulator of that row.
 template <int R, class T>
-void attend_block(const T* keys, const T* values, std::int64_t d, std::int64_t dp, std::int64_t begin, const float* q,
-                  float* acc, SoftmaxState<R>& state) {
+void attend_tile(const Tile<T>& tile, std::int64_t begin, const float* q, float* acc, SoftmaxState<R>& state) {
   int count[R];
   int least = kBlock;
   int most = 0;
@@ -149,37 +192,38 @@ void attend_block(const T* keys, const T* values, std::int64_t d, std::int64_t d
   if (most == 0) return;
 
   alignas(64) float p[R * kBlock];
-  constexpr int kScoreVectors = kVectors<R>;
   const int n_vectors = (most + 15) / 16;
   int v = 0;
-  for (; v + kScoreVectors <= n_vectors; v += kScoreVectors) {
-    score_vectors<R, kScoreVectors>(keys + v * 16 * d, d, q, p + 16 * v);
-  }
-  for (; v < n_vectors; ++v) score_vectors<R, 1>(keys + v * 16 * d, d, q, p + 16 * v);
+  for (; v + kVectors<R> <= n_vectors; v += kVectors<R>) score_vectors<R, kVectors<R>>(tile, v, q, p);
+  for (; v < n_vectors; ++v) score_vectors<R, 1>(tile, v, q, p);
   for (; v < kBlock / 16; ++v) {  // not seen by any row
     for (int r = 0; r < R; ++r) store(p + r * kBlock + 16 * v, zero_f32());
   }
 
   alignas(64) float alpha[16];
   softmax_block<R>(count, p, state, alpha);
-  add_values<R>(values, dp, least, p, alpha, acc);
+  if constexpr (Tile<T>::kScaled) {
+    for (int at = 0; at < 16 * n_vectors; at += 16) {
+      const F32x16 scales = load(tile.value_scales + at);
+      for (int r = 0; r < R; ++r) store(p + r * kBlock + at, mul(load(p + r * kBlock + at), scales));
+    }
+  }
+  add_values<R>(tile, 0, least, p, alpha, acc);
   if constexpr (R > 1) {
     const float one = 1.0F;
     for (int r = 0; r < R; ++r) {
       if (count[r] == least) continue;
-      add_values<1>(values + least * dp, dp, count[r] - least, p + r * kBlock + least, &one, acc + r * dp);
+      add_values<1>(tile, least, count[r], p + r * kBlock, &one, acc + r * tile.dp);
     }
   }
 }
 
-// Rows in groups of R; a last group that is not full repeats its last row and drops the copies.
+// Queries in groups of R; a last group that is not full repeats its last query and drops the copies.
 template <int R, class T>
-void attend_rows(const AttentionArgs& p, std::int64_t head, Range rows) {
+void attend_queries(const AttentionArgs& p, std::int64_t kv_head, Range queries) {
   const std::int64_t d = p.cache.head_dim;
-  const std::int64_t dp = (d + 15) / 16 * 16;
-  const std::int64_t kv_head = head / (p.n_heads / p.cache.n_kv_heads);
-  const T* keys = static_cast<const T*>(p.cache.k) + kv_head * p.cache.capacity * d;
-  const T* values = static_cast<const T*>(p.cache.v) + kv_head * p.cache.capacity * dp;
+  const std::int64_t dp = p.cache.padded_dim();
+  const std::int64_t sharing = p.n_heads / p.cache.n_kv_heads;  // query heads of one KV head
 
   alignas(64) float memory[kStateFloats];
   SoftmaxState<R> states[kMaxGroups];
@@ -187,8 +231,8 @@ void attend_rows(const AttentionArgs& p, std::int64_t head, Range rows) {
   const std::int64_t fitting = kStateFloats / group_floats;
   const std::int64_t groups_per_pass = fitting < kMaxGroups ? fitting : kMaxGroups;
 
-  for (std::int64_t first = rows.begin; first < rows.end;) {
-    std::int64_t n_groups = (rows.end - first + R - 1) / R;
+  for (std::int64_t first = queries.begin; first < queries.end;) {
+    std::int64_t n_groups = (queries.end - first + R - 1) / R;
     n_groups = n_groups < groups_per_pass ? n_groups : groups_per_pass;
     std::int64_t limit = 0;
     for (std::int64_t g = 0; g < n_groups; ++g) {
@@ -198,29 +242,32 @@ void attend_rows(const AttentionArgs& p, std::int64_t head, Range rows) {
       for (int lane = R; lane < 16; ++lane) state.max[lane] = 0.0F;
       for (int r = 0; r < R; ++r) {
         const std::int64_t wanted = first + g * R + r;
-        const std::int64_t m = wanted < rows.end ? wanted : rows.end - 1;
+        const std::int64_t query = wanted < queries.end ? wanted : queries.end - 1;
+        const std::int64_t m = query / sharing;
         const std::int64_t causal_limit = p.first_position + m + 1;
         state.limit[r] = p.causal && causal_limit < p.n_positions ? causal_limit : p.n_positions;
         limit = state.limit[r] > limit ? state.limit[r] : limit;
         state.max[r] = -__builtin_inff();
         state.sum[r] = zero_f32();
-        const float* row = p.q + m * p.q_stride + head * d;
+        const float* row = p.q + m * p.q_stride + (kv_head * sharing + query % sharing) * d;
         for (std::int64_t i = 0; i < d; ++i) q[i * R + r] = row[i] * p.scale;
         for (std::int64_t i = 0; i < dp; i += 16) store(acc + r * dp + i, zero_f32());
       }
     }
 
-    for (std::int64_t begin = 0; begin < limit; begin += kBlock) {
+    for (std::int64_t block = 0; block * kBlock < limit; ++block) {
+      const Tile<T> tile(p.cache, kv_head, block);
       for (std::int64_t g = 0; g < n_groups; ++g) {
         float* acc = memory + g * group_floats;
-        attend_block<R>(keys + begin * d, values + begin * dp, d, dp, begin, acc + R * dp, acc, states[g]);
+        attend_tile<R>(tile, block * kBlock, acc + R * dp, acc, states[g]);
       }
     }
 
-    for (std::int64_t i = 0; i < n_groups * R && first + i < rows.end; ++i) {
+    for (std::int64_t i = 0; i < n_groups * R && first + i < queries.end; ++i) {
+      const std::int64_t query = first + i;
       const float* acc = memory + i / R * group_floats + i % R * dp;
       const F32x16 total = splat(reduce_add(states[i / R].sum[i % R]));
-      float* out = p.out + (first + i) * p.out_stride + head * d;
+      float* out = p.out + query / sharing * p.out_stride + (kv_head * sharing + query % sharing) * d;
       for (std::int64_t c = 0; c < d; c += 16) {
         const int n = static_cast<int>(d - c < 16 ? d - c : 16);
         store_partial(out + c, div(load(acc + c), total), n);
@@ -231,16 +278,22 @@ void attend_rows(const AttentionArgs& p, std::int64_t head, Range rows) {
 }
 
 template <class T>
-void attend(const AttentionArgs& p, std::int64_t head, Range rows) {
-  const std::int64_t d = p.cache.head_dim;
-  const bool group_fits = kGroupRows * (d + (d + 15) / 16 * 16) <= kStateFloats;
-  if (rows.end - rows.begin == 1 || !group_fits) return attend_rows<1, T>(p, head, rows);
-  attend_rows<kGroupRows, T>(p, head, rows);
+void attend(const AttentionArgs& p, std::int64_t kv_head, Range queries) {
+  const std::int64_t n = queries.end - queries.begin;
+  if (n > kFewRows) return attend_queries<kGroupRows, T>(p, kv_head, queries);
+  if (n > 1) return attend_queries<kFewRows, T>(p, kv_head, queries);
+  attend_queries<1, T>(p, kv_head, queries);
 }
 
-static void attention(const AttentionArgs& p, std::int64_t head, Range rows) {
-  if (p.cache.f16) return attend<std::uint16_t>(p, head, rows);
-  attend<float>(p, head, rows);
+static void attention(const AttentionArgs& p, std::int64_t kv_head, Range queries) {
+  switch (p.cache.type) {
+    case KvType::f32:
+      return attend<float>(p, kv_head, queries);
+    case KvType::f16:
+      return attend<std::uint16_t>(p, kv_head, queries);
+    case KvType::int8:
+      return attend<std::int8_t>(p, kv_head, queries);
+  }
 }
 
 }  // namespace vila::kernels::VILA_ISA_NS

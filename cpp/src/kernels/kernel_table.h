@@ -81,14 +81,34 @@ struct RopeArgs {
   std::int64_t x_stride, n_heads, head_dim, first_position;
 };
 
-/// Layout of the keys and values of one layer, f16 or f32. Positions come in blocks of 16 so that the scores of
-/// 16 positions are one vector: keys [Hkv][capacity/16][D][16], values [Hkv][capacity][Dp], Dp = D rounded up to 16.
+/// Positions per block of the cache. Attention cuts its sums at multiples of it of the absolute position.
+inline constexpr std::int64_t kAttentionBlock = 64;
 inline constexpr std::int64_t kMaxHeadDim = 256;
+
+enum class KvType : std::uint8_t { f32, f16, int8 };
+
+/// Where the keys and values of one layer lie. A tile holds one block of positions of one KV head, one part behind the
+/// other: keys [D][64], so that the scores of 16 positions are one vector; values [64][Dp], Dp = D rounded up to 16;
+/// for int8 also f32 scales of the keys [64] and of the values [64]: stored = round_half_even(x * 127 / max|x|) over
+/// the head's D columns at one position, scale = max|x| / 127. A tile of position s and head h begins at data + s / 64
+/// * block_stride + h * tile_bytes().
 struct KvLayout {
-  void* k = nullptr;
-  void* v = nullptr;
-  std::int64_t n_kv_heads = 0, head_dim = 0, capacity = 0;  ///< capacity is a multiple of 16
-  bool f16 = false;
+  void* data = nullptr;
+  std::int64_t n_kv_heads = 0, head_dim = 0, capacity = 0;  ///< capacity is a multiple of kAttentionBlock
+  std::int64_t block_stride = 0;                            ///< bytes from one block of positions to the next
+  KvType type = KvType::f32;
+
+  [[nodiscard]] constexpr std::int64_t element_bytes() const {
+    return type == KvType::int8 ? 1 : type == KvType::f16 ? 2 : 4;
+  }
+  [[nodiscard]] constexpr std::int64_t padded_dim() const { return (head_dim + 15) / 16 * 16; }
+  [[nodiscard]] constexpr std::int64_t key_bytes() const { return kAttentionBlock * head_dim * element_bytes(); }
+  [[nodiscard]] constexpr std::int64_t value_bytes() const { return kAttentionBlock * padded_dim() * element_bytes(); }
+  [[nodiscard]] constexpr std::int64_t tile_bytes() const {
+    return key_bytes() + value_bytes() + (type == KvType::int8 ? 2 * kAttentionBlock * 4 : 0);
+  }
+  /// Bytes of one block of positions of this layer, all heads; the least block_stride.
+  [[nodiscard]] constexpr std::int64_t block_bytes() const { return n_kv_heads * tile_bytes(); }
 };
 
 /// Appends rows of keys and values at first_position; padding columns of values are set to 0.
@@ -102,8 +122,8 @@ struct KvAppendArgs {
 /// Streaming-softmax attention. Row m of q stands at first_position + m and sees positions 0..itself when causal,
 /// else 0..n_positions-1. Blocks of positions are cut at multiples of kAttentionBlock of the absolute position, so the
 /// result does not depend on how a prompt was cut into chunks. Masked and unwritten positions are never read as numbers
-/// that count. Query head h reads kv head h / (n_heads / n_kv_heads).
-inline constexpr std::int64_t kAttentionBlock = 64;
+/// that count. Query head h reads kv head h / (H / Hkv). Work is counted in queries of a KV head: query i is row
+/// i / (H / Hkv), and head i % (H / Hkv) of those that share the KV head, so that they can share a pass over the cache.
 struct AttentionArgs {
   const float* q;  ///< [M, H * D], row stride q_stride
   float* out;      ///< [M, H * D], row stride out_stride
@@ -111,6 +131,9 @@ struct AttentionArgs {
   KvLayout cache;
   float scale;  ///< usually 1 / sqrt(D)
   bool causal;
+
+  /// Queries of one KV head.
+  [[nodiscard]] constexpr std::int64_t n_queries() const { return m * (n_heads / cache.n_kv_heads); }
 };
 
 enum class Unary : std::uint8_t { gelu_erf, gelu_tanh };
@@ -129,7 +152,7 @@ struct KernelTable {
   void (*layer_norm)(const NormArgs&, Range rows);  ///< y = (x - mean) / sqrt(var + eps) * weight + bias
   void (*rope)(const RopeArgs&, Range rows);
   void (*kv_append)(const KvAppendArgs&, Range rows);
-  void (*attention)(const AttentionArgs&, std::int64_t head, Range rows);
+  void (*attention)(const AttentionArgs&, std::int64_t kv_head, Range queries);
   void (*silu_mul)(const float* gate, const float* up, float* y, std::int64_t n);  ///< y = silu(gate) * up
   void (*unary)(Unary op, const float* x, float* y, std::int64_t n);
   void (*add)(const float* x, const float* y, float* out, std::int64_t n);  ///< out = x + y

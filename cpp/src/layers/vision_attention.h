@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 
 #include "ops/ops.h"
 
@@ -13,9 +14,9 @@ inline void vision_attention(ExecContext& ctx, Rows q, Rows k, Rows v, std::int6
   kernels::KvLayout cache;
   cache.n_kv_heads = n_heads;
   cache.head_dim = q.cols / n_heads;
-  cache.capacity = round_up(q.rows, 64);
-  cache.k = ctx.workspace.allocate<float>(n_heads * cache.capacity * cache.head_dim);
-  cache.v = ctx.workspace.allocate<float>(n_heads * cache.capacity * round_up(cache.head_dim, 16));
+  cache.capacity = round_up(q.rows, kernels::kAttentionBlock);
+  cache.block_stride = cache.block_bytes();
+  cache.data = ctx.workspace.allocate<std::byte>(cache.capacity / kernels::kAttentionBlock * cache.block_stride);
   ops::kv_append(ctx, k, v, 0, cache);
   const float scale = 1.0F / std::sqrt(static_cast<float>(cache.head_dim));
   ops::attention(ctx, q, cache, {n_heads, 0, q.rows, scale, false}, out);

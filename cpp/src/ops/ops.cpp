@@ -116,25 +116,30 @@ void rope(ExecContext& ctx, Rows x, std::int64_t n_heads, std::int64_t first_pos
 
 void kv_append(ExecContext& ctx, Rows k, Rows v, std::int64_t first_position, const kernels::KvLayout& cache) {
   VILA_CHECK(same_shape(k, v) && k.cols == cache.n_kv_heads * cache.head_dim);
-  VILA_CHECK(first_position >= 0 && first_position + k.rows <= cache.capacity);
+  VILA_CHECK(first_position >= 0 && first_position + k.rows <= cache.capacity && cache.head_dim <= kMaxHeadDim);
   const kernels::KvAppendArgs args{k.data, v.data, k.stride, v.stride, first_position, cache};
   for_rows(ctx, k.rows, k.cols, [&](Range rows) { ctx.kernels.kv_append(args, rows); });
 }
 
 void attention(ExecContext& ctx, Rows q, const kernels::KvLayout& cache, const AttentionShape& shape, Rows out) {
   VILA_CHECK(same_shape(q, out) && q.cols == shape.n_heads * cache.head_dim);
-  VILA_CHECK(shape.n_heads % cache.n_kv_heads == 0);
+  VILA_CHECK(shape.n_heads % cache.n_kv_heads == 0 && cache.head_dim <= kMaxHeadDim);
   VILA_CHECK(shape.n_positions <= cache.capacity &&
              (!shape.causal || shape.first_position + q.rows <= shape.n_positions));
   const kernels::AttentionArgs args{
       q.data, out.data,    q.stride,    out.stride, q.rows, shape.n_heads, shape.first_position, shape.n_positions,
       cache,  shape.scale, shape.causal};
-  constexpr std::int64_t kRowBlock = 48;  // a multiple of the kernels' row blocking; small enough to balance threads
-  const std::int64_t blocks = (q.rows + kRowBlock - 1) / kRowBlock;
-  ctx.pool.parallel_for(shape.n_heads * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+  // A piece is a multiple of the kernels' row blocking and small enough to balance threads; with more threads than KV
+  // heads the queries of one that could share a pass are split.
+  constexpr std::int64_t kQueryBlock = 48;
+  const std::int64_t queries = args.n_queries();
+  const std::int64_t threads = ctx.pool.size();
+  const std::int64_t piece = std::min(kQueryBlock, (queries * cache.n_kv_heads + threads - 1) / threads);
+  const std::int64_t pieces = (queries + piece - 1) / piece;
+  ctx.pool.parallel_for(cache.n_kv_heads * pieces, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t first = i % blocks * kRowBlock;
-      ctx.kernels.attention(args, i / blocks, Range{first, std::min(first + kRowBlock, q.rows)});
+      const std::int64_t first = i % pieces * piece;
+      ctx.kernels.attention(args, i / pieces, Range{first, std::min(first + piece, queries)});
     }
   });
 }

@@ -42,6 +42,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--isa", nargs="+", default=[], metavar="NAME", help='kernels (see inspect); "all": each usable'
     )
+    parser.add_argument(
+        "--kv-cache", choices=("f16", "int8"), default="f16", help="type of cached keys and values (f16)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each figure (5)")
     parser.add_argument(
         "--prompt-tokens", nargs="+", type=int, default=Options.prompt_tokens, metavar="N",
@@ -68,6 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         prompt_tokens=args.prompt_tokens,
         contexts=args.contexts,
+        kv_cache=args.kv_cache,
     )
     if args.plot is not None:
         from vila_engine.bench.roofline import check_plot, draw_roofline

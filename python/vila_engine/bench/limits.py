@@ -14,7 +14,8 @@ from typing import Any
 from vila_engine.bench.presets import source_of
 from vila_engine.convert.plan import Entry, part_shapes, plan_entries
 
-KV_BYTES = {"f16": 2, "f32": 4}
+KV_BYTES = {"f16": 2, "f32": 4, "int8": 1}
+KV_SCALE_BYTES = {"f16": 0, "f32": 0, "int8": 4}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class ModelWork:
         self._projector: dict[str, Any] = config["projector"]
         self._formats = formats
         self._file_bytes = file_bytes
-        self._kv_bytes = KV_BYTES[kv_cache]
+        self._kv_bytes = config["llm"]["head_dim"] * KV_BYTES[kv_cache] + KV_SCALE_BYTES[kv_cache]  # of a key or value
         self._matrices = [entry for entry in plan_entries(source_of(dict(config))) if entry.kind == "matrix"]
 
     def load(self) -> Work:
@@ -105,7 +106,7 @@ class ModelWork:
     def decode(self, context: float) -> Work:
         """One token after `context` others: all matrices of the language model and the cache are read once."""
         c = self._llm
-        cache = 2 * c["n_layers"] * c["n_kv_heads"] * c["head_dim"] * self._kv_bytes * context
+        cache = 2 * c["n_layers"] * c["n_kv_heads"] * self._kv_bytes * context
         return Work(n_bytes=cache, fma_macs=self._attention(context + 1)) + self._linear(self._of("block", "head"), 1)
 
     def prefill(self, tokens: int, cached: int = 0) -> Work:

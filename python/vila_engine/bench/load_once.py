@@ -1,8 +1,8 @@
 """Loads a model in a process of its own, so that its time and its peak of memory are nobody else's.
 
-`python -m vila_engine.bench.load_once MODEL --threads N --isa NAME [--answer]` prints one line of JSON. "seconds"
-counts from before the load to the end of the first decode step; with --answer a question about a picture follows before
-the peak is read, so that it is the peak of real use.
+`python -m vila_engine.bench.load_once MODEL --threads N --isa NAME [--kv-cache TYPE] [--answer]` prints one line of
+JSON. "seconds" counts from before the load to the end of the first decode step; with --answer a question about a
+picture follows before the peak is read, so that it is the peak of real use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any
+from typing import Any, Literal
 
 from vila_engine._core import InternalError
 from vila_engine.bench.machine import kib_of
@@ -19,10 +19,12 @@ from vila_engine.bench.prompts import Prompts
 from vila_engine.engine import load
 
 
-def measure(folder: str, threads: int, isa: str, *, answer: bool) -> dict[str, Any]:
+def measure(
+    folder: str, threads: int, isa: str, kv_cache: Literal["f16", "f32", "int8"] = "f16", *, answer: bool
+) -> dict[str, Any]:
     """Loads and decodes in this process."""
     started = time.perf_counter()
-    with load(folder, threads=threads, isa=isa, conv_mode="plain") as model:
+    with load(folder, threads=threads, isa=isa, kv_cache=kv_cache, conv_mode="plain") as model:
         with model.stream("a", max_new_tokens=2, ignore_eos=True) as stream:
             pieces = sum(1 for _ in stream)
         seconds = time.perf_counter() - started
@@ -46,9 +48,10 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--isa", required=True)
+    parser.add_argument("--kv-cache", default="f16")
     parser.add_argument("--answer", action="store_true")
     args = parser.parse_args()
-    print(json.dumps(measure(args.model, args.threads, args.isa, answer=args.answer)))
+    print(json.dumps(measure(args.model, args.threads, args.isa, args.kv_cache, answer=args.answer)))
 
 
 if __name__ == "__main__":

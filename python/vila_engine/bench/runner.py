@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vila_engine._core import InternalError, InvalidArgument
 from vila_engine.bench.folder import matrix_formats_of, write_model
@@ -22,6 +22,7 @@ from vila_engine.convert.conversion import Weights
 from vila_engine.engine import load
 
 Report = dict[str, Any]
+KvCache = Literal["f16", "f32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Options:
         prompt_tokens: Lengths of prompts for "prefill".
         contexts: Tokens in the cache for "decode".
         decode_tokens: Tokens that a repetition of "decode" generates.
+        kv_cache: Type of cached keys and values.
     """
 
     phases: Sequence[Phase] = PHASES
@@ -45,6 +47,7 @@ class Options:
     prompt_tokens: Sequence[int] = (128, 256, 512)
     contexts: Sequence[int] = (256, 2048)
     decode_tokens: int = 32
+    kv_cache: KvCache = "f16"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class _Config:
     work: ModelWork
     isa: str
     threads: int
+    kv_cache: KvCache
     max_context: int
 
 
@@ -83,15 +87,19 @@ def run_bench(folder: Path, options: Options, tick: Tick = lambda *_: None) -> R
     _check(options)
     machine = describe_machine()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    with load(folder, memory="mapped", conv_mode="plain") as model:  # checks the folder, and says what is in it
+    # This checks the folder, and says what is in it.
+    with load(folder, memory="mapped", kv_cache=options.kv_cache, conv_mode="plain") as model:
         info = model.info
-    work = ModelWork(config, matrix_formats_of(folder), info["file_bytes"])
+    work = ModelWork(config, matrix_formats_of(folder), info["file_bytes"], options.kv_cache)
     isas = usable_isas() if "all" in options.isas else list(options.isas) or [info["isa"]]
     run = _Run()
     for isa in isas:
         for threads in options.threads or [info["threads"]]:
-            _measure(_Config(folder, work, isa, threads, info["max_context"]), options, run, tick)
-    described = ("source", "llm", "vision", "projector", "weight_bytes", "file_bytes", "max_context", "kv_cache")
+            _measure(_Config(folder, work, isa, threads, options.kv_cache, info["max_context"]), options, run, tick)
+    described = (
+        "source", "llm", "vision", "projector", "weight_bytes", "file_bytes", "max_context", "kv_cache",
+        "kv_cache_bytes_per_token",
+    )  # fmt: skip
     return {
         "results": run.results,
         "machine": {**machine, "limits": run.limits},
@@ -168,7 +176,9 @@ def _figures(config: _Config, options: Options, notes: list[str], tick: Tick) ->
             notes.append(note)
         return False
 
-    with load(config.folder, threads=config.threads, isa=config.isa, conv_mode="plain") as model:
+    with load(
+        config.folder, threads=config.threads, isa=config.isa, kv_cache=config.kv_cache, conv_mode="plain"
+    ) as model:
         bench = Bench(model, config.work, options.repeats, tick)
         if "vision" in options.phases:
             yield bench.vision()
@@ -197,7 +207,8 @@ def _load_phase(config: _Config, repeats: int, tick: Tick) -> Measured:
 
 def _load_in_own_process(config: _Config, *, answer: bool) -> Report:
     command = [sys.executable, "-m", "vila_engine.bench.load_once", str(config.folder)]
-    command += ["--threads", str(config.threads), "--isa", config.isa, *(["--answer"] if answer else [])]
+    command += ["--threads", str(config.threads), "--isa", config.isa]
+    command += ["--kv-cache", config.kv_cache, *(["--answer"] if answer else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 HEADER = ("phase", "isa", "threads", "median", "min", "max", "", "limit", "share", "bound by")
-GIGA, MEGA = 1e9, 1e6
+GIGA, MEGA, KILO = 1e9, 1e6, 1e3
 
 
 def report_table(report: dict[str, Any]) -> str:
@@ -15,7 +15,8 @@ def report_table(report: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {(machine['memory_bytes'] or 0) / GIGA:.0f} GB, "
         f"huge pages {machine['transparent_huge_pages'] or 'unknown'}, load {machine['load_average']:.1f} at the start",
         f"{model['source'] or 'unnamed model'}: {model['file_bytes'] / MEGA:,.1f} MB, "
-        + ", ".join(f"{n / MEGA:,.1f} MB {name}" for name, n in sorted(model["weight_bytes"].items()) if "p16" in name),
+        + ", ".join(f"{n / MEGA:,.1f} MB {name}" for name, n in sorted(model["weight_bytes"].items()) if "p16" in name)
+        + f", {model['kv_cache']} cache of {model['kv_cache_bytes_per_token'] / KILO:,.1f} kB a token",
     ]
     for limit in machine["limits"]:
         lines.append(

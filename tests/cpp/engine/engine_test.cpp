@@ -5,6 +5,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -52,6 +53,8 @@ struct Variant {
   TinyModel model;
 };
 
+constexpr KvCacheType kCacheTypes[] = {KvCacheType::f16, KvCacheType::int8};
+
 class EngineVariants : public testing::TestWithParam<Variant> {};
 
 // Everything that leaves the engine has the same bits whatever the instruction set and the number of threads.
@@ -59,26 +62,28 @@ TEST_P(EngineVariants, SameBitsOnEveryIsaAndThreadCount) {
   const TempDir dir;
   testing_support::write_tiny_model(dir.path(), GetParam().model);
   const Image image = picture(70, 41, 5);
-  std::vector<float> features, rows, logits;
-  std::vector<std::int32_t> ids;
-  for (const KernelInfo& kernel : kernel_list()) {
-    if (!kernel.usable) continue;
-    for (const int threads : {1, 2, 5}) {
-      const Engine engine = Engine::load(dir.path(), {.threads = threads, .isa = kernel.name});
-      Session session = engine.new_session();
-      const std::vector<float> f = engine.vision_features(image.view()).data;
-      const std::vector<float> r = engine.encode_image(image.view()).data;
-      const std::vector<float> l = engine.logits(ask(image)).data;
-      const std::vector<std::int32_t> i = run(session, ask(image));
-      if (features.empty()) {
-        std::tie(features, rows, logits, ids) = std::tie(f, r, l, i);
-        for (const float value : l) ASSERT_TRUE(std::isfinite(value));
-        continue;
+  for (const KvCacheType cache : kCacheTypes) {
+    std::vector<float> features, rows, logits;
+    std::vector<std::int32_t> ids;
+    for (const KernelInfo& kernel : kernel_list()) {
+      if (!kernel.usable) continue;
+      for (const int threads : {1, 2, 5}) {
+        const Engine engine = Engine::load(dir.path(), {.threads = threads, .isa = kernel.name, .kv_cache = cache});
+        Session session = engine.new_session();
+        const std::vector<float> f = engine.vision_features(image.view()).data;
+        const std::vector<float> r = engine.encode_image(image.view()).data;
+        const std::vector<float> l = engine.logits(ask(image)).data;
+        const std::vector<std::int32_t> i = run(session, ask(image));
+        if (features.empty()) {
+          std::tie(features, rows, logits, ids) = std::tie(f, r, l, i);
+          for (const float value : l) ASSERT_TRUE(std::isfinite(value));
+          continue;
+        }
+        ASSERT_EQ(std::memcmp(f.data(), features.data(), f.size() * 4), 0) << kernel.name << " " << threads;
+        ASSERT_EQ(std::memcmp(r.data(), rows.data(), r.size() * 4), 0) << kernel.name << " " << threads;
+        ASSERT_EQ(std::memcmp(l.data(), logits.data(), l.size() * 4), 0) << kernel.name << " " << threads;
+        ASSERT_EQ(i, ids) << kernel.name << " " << threads;
       }
-      ASSERT_EQ(std::memcmp(f.data(), features.data(), f.size() * 4), 0) << kernel.name << " " << threads;
-      ASSERT_EQ(std::memcmp(r.data(), rows.data(), r.size() * 4), 0) << kernel.name << " " << threads;
-      ASSERT_EQ(std::memcmp(l.data(), logits.data(), l.size() * 4), 0) << kernel.name << " " << threads;
-      ASSERT_EQ(i, ids) << kernel.name << " " << threads;
     }
   }
 }
@@ -87,27 +92,29 @@ TEST_P(EngineVariants, SameBitsOnEveryIsaAndThreadCount) {
 TEST_P(EngineVariants, PrefixReuseEqualsAFreshRun) {
   const TempDir dir;
   testing_support::write_tiny_model(dir.path(), GetParam().model);
-  const Engine engine = Engine::load(dir.path(), {.threads = 2});
   const Image image = picture(33, 50, 6);
-  Session warm = engine.new_session();
-  (void)run(warm, ask(image));
-  Prompt follow_up = ask(image);
-  follow_up.messages.push_back({"assistant", "a thing"});
-  follow_up.messages.push_back({"user", "what thing"});
-  SamplingParams params;
-  params.max_new_tokens = 8;
-  params.ignore_eos = true;
-  std::vector<std::int32_t> reused;
-  {
-    Generation generation = warm.start(follow_up, params);
-    EXPECT_GT(generation.stats().cached_tokens, generation.stats().image_tokens);
-    while (const auto token = generation.next()) reused.push_back(token->id);
-    EXPECT_EQ(generation.stats().image_seconds, 0);  // the picture was not encoded again
+  for (const KvCacheType cache : kCacheTypes) {
+    const Engine engine = Engine::load(dir.path(), {.threads = 2, .kv_cache = cache});
+    Session warm = engine.new_session();
+    (void)run(warm, ask(image));
+    Prompt follow_up = ask(image);
+    follow_up.messages.push_back({"assistant", "a thing"});
+    follow_up.messages.push_back({"user", "what thing"});
+    SamplingParams params;
+    params.max_new_tokens = 8;
+    params.ignore_eos = true;
+    std::vector<std::int32_t> reused;
+    {
+      Generation generation = warm.start(follow_up, params);
+      EXPECT_GT(generation.stats().cached_tokens, generation.stats().image_tokens);
+      while (const auto token = generation.next()) reused.push_back(token->id);
+      EXPECT_EQ(generation.stats().image_seconds, 0);  // the picture was not encoded again
+    }
+    Session fresh = engine.new_session();
+    EXPECT_EQ(reused, run(fresh, follow_up, params));
+    const Image other = picture(33, 50, 7);  // another picture of the same size shares only the text before it
+    EXPECT_LT(warm.start(ask(other), params).stats().cached_tokens, fresh.position());
   }
-  Session fresh = engine.new_session();
-  EXPECT_EQ(reused, run(fresh, follow_up, params));
-  const Image other = picture(33, 50, 7);  // another picture of the same size shares only the text before it
-  EXPECT_LT(warm.start(ask(other), params).stats().cached_tokens, fresh.position());
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, EngineVariants,
@@ -144,6 +151,59 @@ TEST_F(EngineTest, LongPromptsInChunksEqualTheSumOfTheirParts) {
   const auto token = generation.next();
   const float* last = whole.data.data() + (whole.shape[0] - 1) * whole.shape[1];
   EXPECT_EQ(token->id, std::max_element(last, last + whole.shape[1]) - last);
+}
+
+// What lies in the cache from earlier questions, from chunks of another size or from another branch of the dialogue,
+// changes no bit of a log probability.
+TEST_F(EngineTest, ACachedPrefixGivesTheBitsOfAFreshSession) {
+  const auto texts = [](int words) {
+    std::string text;
+    for (int i = 0; i < words; ++i) text += "this ";
+    Prompt prompt;
+    prompt.messages = {{"user", text}};
+    return prompt;
+  };
+  const auto answer = [](Session& session, const Prompt& prompt, std::int64_t& cached) {
+    SamplingParams params;
+    params.max_new_tokens = 5;
+    params.ignore_eos = true;
+    Generation generation = session.start(prompt, params);
+    cached = generation.stats().cached_tokens;
+    std::vector<std::pair<std::int32_t, float>> tokens;
+    while (const auto token = generation.next()) tokens.emplace_back(token->id, token->logprob);
+    return tokens;
+  };
+  for (const KvCacheType type : kCacheTypes) {
+    const Engine engine = Engine::load(dir_.path(), {.threads = 2, .kv_cache = type});
+    std::int64_t cached = 0;
+    Session warm = engine.new_session();
+    (void)answer(warm, texts(3), cached);
+    for (const int words : {70, 20, 45}) {  // longer, cut back, longer again
+      const auto found = answer(warm, texts(words), cached);
+      EXPECT_GT(cached, 0);
+      Session fresh = engine.new_session();
+      EXPECT_EQ(found, answer(fresh, texts(words), cached)) << words;
+      EXPECT_EQ(cached, 0);
+    }
+  }
+}
+
+TEST_F(EngineTest, Int8CacheTakesHalfTheMemoryAndHasAName) {
+  const Engine int8 = Engine::load(dir_.path(), {.threads = 1, .kv_cache = KvCacheType::int8});
+  EXPECT_NE(int8.info_json().find("\"kv_cache\": \"int8\""), std::string::npos) << int8.info_json();
+  Session small = int8.new_session();
+  Session large = engine_->new_session();
+  EXPECT_EQ(run(small, ask(image_)).size(), 12U);
+  (void)run(large, ask(image_));
+  ASSERT_EQ(small.position(), large.position());
+  // A head has 16 columns: 16 bytes and a scale of 4 in the place of 32.
+  EXPECT_EQ(small.cache_bytes() * 32, large.cache_bytes() * 20);
+  for (const KvCacheType type : {KvCacheType::f16, KvCacheType::f32, KvCacheType::int8}) {
+    EXPECT_EQ(kv_cache_type(name_of(type)), type);
+  }
+  expect_error<InvalidArgument>([] { (void)kv_cache_type("q8_0"); }, {"kv_cache", "\"int8\"", "got \"q8_0\""});
+  expect_error<InvalidArgument>([&] { (void)Engine::load(dir_.path(), {.kv_cache = static_cast<KvCacheType>(9)}); },
+                                {"kv_cache", "got 9"});
 }
 
 TEST_F(EngineTest, TellsWhyItEnded) {
@@ -188,24 +248,27 @@ TEST_F(EngineTest, SessionsDoNotDisturbEachOther) {
   for (const auto& result : results) EXPECT_EQ(result, expected);
 }
 
-TEST_F(EngineTest, BeamsOfOneWidthFindAtLeastTheGreedyScore) {
-  Session session = engine_->new_session();
-  const auto score = [&](int beams) {
-    SamplingParams params;
-    params.max_new_tokens = 6;
-    params.ignore_eos = true;
-    params.num_beams = beams;
-    Generation generation = session.start(ask(image_), params);
-    std::vector<std::int32_t> ids;
-    double sum = 0;
-    while (const auto token = generation.next()) {
-      ids.push_back(token->id);
-      sum += static_cast<double>(token->logprob);
-    }
-    EXPECT_EQ(ids.size(), 6U);
-    return sum;
-  };
-  EXPECT_GE(score(4), score(1) - 1e-4);
+TEST_F(EngineTest, BeamsFindAtLeastTheGreedyScore) {
+  for (const KvCacheType type : kCacheTypes) {
+    const Engine engine = Engine::load(dir_.path(), {.threads = 2, .kv_cache = type});
+    Session session = engine.new_session();
+    const auto score = [&](int beams) {
+      SamplingParams params;
+      params.max_new_tokens = 6;
+      params.ignore_eos = true;
+      params.num_beams = beams;
+      Generation generation = session.start(ask(image_), params);
+      std::vector<std::int32_t> ids;
+      double sum = 0;
+      while (const auto token = generation.next()) {
+        ids.push_back(token->id);
+        sum += static_cast<double>(token->logprob);
+      }
+      EXPECT_EQ(ids.size(), 6U);
+      return sum;
+    };
+    EXPECT_GE(score(4), score(1) - 1e-4);
+  }
 }
 
 TEST_F(EngineTest, ErrorsNameWhatWasExpected) {

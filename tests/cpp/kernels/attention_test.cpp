@@ -16,22 +16,23 @@ using reference::kRound;
 
 struct Case {
   std::int64_t m, first, n_heads, n_kv_heads, dim;
-  bool f16, causal;
+  KvType type;
+  bool causal;
 
   [[nodiscard]] std::string name() const {
     return "m" + std::to_string(m) + " first" + std::to_string(first) + " heads" + std::to_string(n_heads) + "/" +
-           std::to_string(n_kv_heads) + " dim" + std::to_string(dim) + (f16 ? " f16" : " f32") +
-           (causal ? " causal" : "");
+           std::to_string(n_kv_heads) + " dim" + std::to_string(dim) + " " + name_of(type) + (causal ? " causal" : "");
   }
   [[nodiscard]] std::int64_t positions() const { return first + m; }
   [[nodiscard]] std::int64_t width() const { return n_heads * dim; }
+  [[nodiscard]] std::int64_t queries() const { return m * (n_heads / n_kv_heads); }  // of one KV head
 };
 
 /// Queries and a filled cache; positions behind the last one stay NaN.
 class Input {
  public:
   Input(const Case& c, std::uint64_t seed, float spread = 1.0F)
-      : case_(c), cache_(c.n_kv_heads, c.dim, (c.positions() + 31) / 16 * 16, c.f16), q_stride_(c.width() + 3) {
+      : case_(c), cache_(c.n_kv_heads, c.dim, c.positions() + 16, c.type), q_stride_(c.width() + 3) {
     testing_support::Random random(seed);
     q_ = random.normals(c.m * q_stride_);
     for (float& q : q_) q *= spread;
@@ -66,8 +67,8 @@ class Input {
 };
 
 void attend(const KernelTable& table, const Case& c, const AttentionArgs& args, const std::vector<Range>& ranges) {
-  for (std::int64_t head = 0; head < c.n_heads; ++head) {
-    for (const Range range : ranges) table.attention(args, head, range);
+  for (std::int64_t kv_head = 0; kv_head < c.n_kv_heads; ++kv_head) {
+    for (const Range range : ranges) table.attention(args, kv_head, range);
   }
 }
 
@@ -77,20 +78,22 @@ std::vector<Case> all_cases() {
     for (const std::int64_t first : {0, 1, 15, 63, 64, 100}) {
       for (const std::int64_t m : {1, 2, 5, 6, 12, 13, 70}) {
         const auto turn = static_cast<std::int64_t>(cases.size());
-        cases.push_back({m, first, turn % 3 == 0 ? 4 : 2, turn % 2 == 0 ? 2 : 1, dim, turn % 5 < 3, turn % 4 != 0});
+        const KvType type = kKvTypes[static_cast<std::size_t>(turn % 5 % 3)];
+        cases.push_back({m, first, turn % 3 == 0 ? 4 : 2, turn % 2 == 0 ? 2 : 1, dim, type, turn % 4 != 0});
       }
     }
   }
   return cases;
 }
 
-// A score carries D + 1 roundings; the largest score moves by as much. A weight carries that, the rounding of the
-// shifted score, exp (2 roundings), and one rescaling per block of 64; sums of weights and of weighted values are
-// chains.
+// A score carries D + 1 roundings, and one more for an int8 key's scale; the largest score moves by as much. A weight
+// carries that, the rounding of the shifted score, exp (2 roundings), an int8 value's scale, and one rescaling per
+// block of 64; sums of weights and of weighted values are chains.
 double bound_of(const reference::Attention& exact, const Case& c, std::size_t d) {
   const auto blocks = static_cast<double>((exact.seen + kAttentionBlock - 1) / kAttentionBlock);
-  const double score = kRound * static_cast<double>(c.dim + 1) * exact.score_magnitude;
-  const double weight = 2 * score + kRound * (2 * exact.score_magnitude * (blocks + 1) + 5 * (blocks + 1));
+  const int scaled = c.type == KvType::int8 ? 1 : 0;
+  const double score = kRound * static_cast<double>(c.dim + 1 + scaled) * exact.score_magnitude;
+  const double weight = 2 * score + kRound * (2 * exact.score_magnitude * (blocks + 1) + 5 * (blocks + 1) + scaled);
   const double chain = kRound * (static_cast<double>(exact.seen) + 3 * blocks + 10);
   return 1.01 * (2 * weight + 2 * chain) * exact.out[d].magnitude + 0x1p-149;
 }
@@ -104,7 +107,7 @@ TEST_P(Attention, StaysWithinTheRoundingErrorOfTheReference) {
     const Input input(c, seed);
     GuardedOutput out(c.m, c.width(), c.width() + 5);
     const AttentionArgs args = input.args(out.data(), c.width() + 5);
-    attend(table(), c, args, {{0, c.m}});
+    attend(table(), c, args, {{0, c.queries()}});
     ASSERT_TRUE(out.written_exactly()) << c.name();
     for (std::int64_t head = 0; head < c.n_heads; ++head) {
       for (std::int64_t m = 0; m < c.m; ++m) {
@@ -126,19 +129,19 @@ TEST_P(Attention, EqualsTheScalarTableBitForBit) {
     const Input input(c, seed, seed % 7 == 0 ? 30.0F : 1.0F);
     GuardedOutput actual(c.m, c.width(), c.width());
     GuardedOutput expected(c.m, c.width(), c.width());
-    attend(table(), c, input.args(actual.data(), c.width()), {{0, c.m}});
-    attend(scalar(), c, input.args(expected.data(), c.width()), {{0, c.m}});
+    attend(table(), c, input.args(actual.data(), c.width()), {{0, c.queries()}});
+    attend(scalar(), c, input.args(expected.data(), c.width()), {{0, c.queries()}});
     ASSERT_TRUE(same_bits(actual.all(), expected.all())) << c.name();
   }
 }
 
 TEST_P(Attention, GivesTheSameBitsUnderEverySplitOfTheRows) {
-  for (const bool causal : {false, true}) {
-    const Case c{37, 50, 2, 1, 80, true, causal};
+  for (const KvType type : kKvTypes) {
+    const Case c{37, 50, 2, 1, 80, type, type != KvType::f16};
     const Input input(c, 3);
     GuardedOutput whole(c.m, c.width(), c.width());
-    attend(table(), c, input.args(whole.data(), c.width()), {{0, c.m}});
-    for (const std::vector<Range>& ranges : range_splits(c.m)) {
+    attend(table(), c, input.args(whole.data(), c.width()), {{0, c.queries()}});
+    for (const std::vector<Range>& ranges : range_splits(c.queries())) {
       GuardedOutput split(c.m, c.width(), c.width());
       attend(table(), c, input.args(split.data(), c.width()), ranges);
       ASSERT_TRUE(same_bits(split.all(), whole.all())) << c.name();
@@ -148,8 +151,8 @@ TEST_P(Attention, GivesTheSameBitsUnderEverySplitOfTheRows) {
 
 // A prompt in one piece, in chunks of any size, or token by token: later positions are not even in the cache then.
 TEST_P(Attention, GivesTheSameBitsHoweverAPromptIsCutIntoChunks) {
-  for (const bool f16 : {false, true}) {
-    const Case c{150, 0, 4, 2, 64, f16, true};
+  for (const KvType type : kKvTypes) {
+    const Case c{150, 0, 4, 2, 64, type, true};
     testing_support::Random random(6);
     const std::int64_t kv_width = c.n_kv_heads * c.dim;
     const std::vector<float> q = random.normals(c.m * c.width());
@@ -157,7 +160,7 @@ TEST_P(Attention, GivesTheSameBitsHoweverAPromptIsCutIntoChunks) {
     const std::vector<float> v = random.normals(c.m * kv_width);
     std::vector<float> whole;
     for (const std::int64_t chunk : {150, 64, 37, 13, 1}) {
-      TestCache cache(c.n_kv_heads, c.dim, 160, f16);
+      TestCache cache(c.n_kv_heads, c.dim, 160, type);
       std::vector<float> out(q.size());
       for (std::int64_t first = 0; first < c.m; first += chunk) {
         const std::int64_t rows = std::min(chunk, c.m - first);
@@ -175,7 +178,7 @@ TEST_P(Attention, GivesTheSameBitsHoweverAPromptIsCutIntoChunks) {
                                  cache.layout,
                                  0.125F,
                                  true};
-        attend(table(), c, args, {{0, rows}});
+        attend(table(), c, args, {{0, args.n_queries()}});
       }
       if (whole.empty()) whole = out;
       ASSERT_TRUE(same_bits(out, whole)) << "chunks of " << chunk;
@@ -186,7 +189,7 @@ TEST_P(Attention, GivesTheSameBitsHoweverAPromptIsCutIntoChunks) {
 // Scores far apart: all the weight on one position, whose value comes out exactly.
 TEST_P(Attention, ASingleDominantPositionGivesItsValue) {
   for (const std::int64_t winner : {0, 63, 64, 129}) {
-    TestCache cache(1, 32, 144, false);
+    TestCache cache(1, 32, 144, KvType::f32);
     std::vector<float> k(130 * 32, -1.0F);
     std::fill_n(k.begin() + winner * 32, 32, 1.0F);
     testing_support::Random random(7);
@@ -199,8 +202,25 @@ TEST_P(Attention, ASingleDominantPositionGivesItsValue) {
   }
 }
 
+// Rows of 127 and -127 are exact in int8, with scales of 1: the same bits as in f32.
+TEST_P(Attention, Int8OfOneMagnitudeEqualsF32) {
+  testing_support::Random random(8);
+  std::vector<float> k = random.normals(100 * 32);
+  for (float& x : k) x = x < 0 ? -127.0F : 127.0F;  // scale 1
+  const std::vector<float> q = random.normals(32);
+  std::vector<float> out[2];
+  for (const KvType type : {KvType::f32, KvType::int8}) {
+    TestCache cache(1, 32, 100, type);
+    table().kv_append({k.data(), k.data(), 32, 32, 0, cache.layout}, {0, 100});
+    std::vector<float>& result = out[type == KvType::int8 ? 1 : 0];
+    result.resize(32);
+    table().attention({q.data(), result.data(), 32, 32, 1, 1, 99, 100, cache.layout, 0.01F, true}, 0, {0, 1});
+  }
+  EXPECT_TRUE(same_bits(out[1], out[0]));
+}
+
 TEST_P(Attention, EqualScoresGiveTheMean) {
-  TestCache cache(1, 16, 208, false);
+  TestCache cache(1, 16, 208, KvType::f32);
   const std::vector<float> k(200 * 16, 0.0F);
   std::vector<float> v(200 * 16);
   for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(i / 16);  // the position

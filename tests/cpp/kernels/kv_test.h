@@ -1,35 +1,46 @@
-// A cache of keys and values of its own memory for the tests, filled with NaN: whoever reads what was never written,
-// shows.
+// A cache of keys and values of its own memory for the tests, filled with what no kernel writes (NaN, and -128 with NaN
+// as scale for int8): whoever reads what was never written, shows.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "kernels/kernel_table.h"
 
 namespace vila::kernels {
 
+inline constexpr std::array kKvTypes{KvType::f32, KvType::f16, KvType::int8};
+
+inline std::string name_of(KvType type) { return type == KvType::f32 ? "f32" : type == KvType::f16 ? "f16" : "int8"; }
+
 class TestCache {
  public:
-  TestCache(std::int64_t n_kv_heads, std::int64_t head_dim, std::int64_t capacity, bool f16) {
-    const std::int64_t padded = (head_dim + 15) / 16 * 16;
-    const auto n_keys = static_cast<std::size_t>(n_kv_heads * capacity * head_dim);
-    const auto n_values = static_cast<std::size_t>(n_kv_heads * capacity * padded);
+  /// `capacity` is rounded up to whole blocks; blocks lie further apart than they must.
+  TestCache(std::int64_t n_kv_heads, std::int64_t head_dim, std::int64_t capacity, KvType type) {
     layout.n_kv_heads = n_kv_heads;
     layout.head_dim = head_dim;
-    layout.capacity = capacity;
-    layout.f16 = f16;
-    if (f16) {
-      half_keys.assign(n_keys, kHalfNan);
-      half_values.assign(n_values, kHalfNan);
-      layout.k = half_keys.data();
-      layout.v = half_values.data();
-    } else {
-      keys.assign(n_keys, std::numeric_limits<float>::quiet_NaN());
-      values.assign(n_values, std::numeric_limits<float>::quiet_NaN());
-      layout.k = keys.data();
-      layout.v = values.data();
+    layout.capacity = (capacity + kAttentionBlock - 1) / kAttentionBlock * kAttentionBlock;
+    layout.type = type;
+    layout.block_stride = layout.block_bytes() + 64;
+    words.resize(static_cast<std::size_t>(layout.capacity / kAttentionBlock * layout.block_stride / 4));
+    auto* bytes = reinterpret_cast<std::uint8_t*>(words.data());
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      const float nan = std::numeric_limits<float>::quiet_NaN();
+      const std::array<std::uint16_t, 2> half_nans{kHalfNan, kHalfNan};
+      std::memcpy(bytes + 4 * i, type == KvType::f16 ? static_cast<const void*>(half_nans.data()) : &nan, 4);
+    }
+    layout.data = words.data();
+    if (type != KvType::int8) return;
+    const std::int64_t n_values = layout.key_bytes() + layout.value_bytes();
+    for (std::int64_t block = 0; block < layout.capacity / kAttentionBlock; ++block) {
+      for (std::int64_t head = 0; head < n_kv_heads; ++head) {
+        std::memset(bytes + block * layout.block_stride + head * layout.tile_bytes(), 0x80,
+                    static_cast<std::size_t>(n_values));
+      }
     }
   }
   TestCache(const TestCache&) = delete;
@@ -38,8 +49,7 @@ class TestCache {
   static constexpr std::uint16_t kHalfNan = 0x7e00;
 
   KvLayout layout;
-  std::vector<float> keys, values;
-  std::vector<std::uint16_t> half_keys, half_values;
+  std::vector<std::uint32_t> words;  // all memory
 };
 
 }  // namespace vila::kernels

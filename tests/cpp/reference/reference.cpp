@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <numbers>
 
@@ -47,9 +48,27 @@ Sum matmul_f(const kernels::MatmulFArgs& p, std::int64_t m, std::int64_t n, Weig
   return sum;
 }
 
-double cached(const void* data, bool f16, std::int64_t at) {
-  if (f16) return half_to_double(static_cast<const std::uint16_t*>(data)[at]);
-  return static_cast<const float*>(data)[at];
+// Element `at` of a tile's keys or values, times its scale if there is one.
+double cached(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, bool value,
+              std::int64_t at) {
+  const auto* tile = static_cast<const std::byte*>(cache.data) + position / 64 * cache.block_stride;
+  const std::int64_t padded = (cache.head_dim + 15) / 16 * 16;
+  const std::int64_t n_keys = 64 * cache.head_dim;
+  const std::int64_t n_elements = n_keys + 64 * padded;
+  if (value) at += n_keys;
+  switch (cache.type) {
+    case kernels::KvType::f32:
+      return reinterpret_cast<const float*>(tile)[kv_head * n_elements + at];
+    case kernels::KvType::f16:
+      return half_to_double(reinterpret_cast<const std::uint16_t*>(tile)[kv_head * n_elements + at]);
+    case kernels::KvType::int8: {
+      tile += kv_head * (n_elements + 2 * 64 * 4);
+      const auto* scales = reinterpret_cast<const float*>(tile + n_elements);
+      const double scale = scales[(value ? 64 : 0) + position % 64];
+      return scale * reinterpret_cast<const std::int8_t*>(tile)[at];
+    }
+  }
+  return 0;
 }
 
 }  // namespace
@@ -161,13 +180,12 @@ double gelu_tanh(double x) {
 }
 
 double cached_key(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, std::int64_t d) {
-  const std::int64_t block = kv_head * (cache.capacity / 16) + position / 16;
-  return cached(cache.k, cache.f16, (block * cache.head_dim + d) * 16 + position % 16);
+  return cached(cache, kv_head, position, false, d * 64 + position % 64);
 }
 
 double cached_value(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, std::int64_t d) {
   const std::int64_t padded = (cache.head_dim + 15) / 16 * 16;
-  return cached(cache.v, cache.f16, (kv_head * cache.capacity + position) * padded + d);
+  return cached(cache, kv_head, position, true, position % 64 * padded + d);
 }
 
 Attention attention(const kernels::AttentionArgs& p, std::int64_t head, std::int64_t m) {

@@ -89,6 +89,10 @@ inline I32x16 load_u8(const std::uint8_t* p) {
   I32x16 r;
   VILA_EACH(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));
 }
+inline I32x16 load_s8(const std::int8_t* p) {
+  I32x16 r;
+  VILA_EACH(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));
+}
 inline void store_s8(std::int8_t* p, I32x16 a) {
   const __m256i words = _mm256_packs_epi32(a.v[0], a.v[1]);  // per 128-bit half: low four of each
   const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
@@ -133,7 +137,9 @@ inline void store_w8(std::uint8_t* p, W8 w) {
   for (int i = 0; i < 2; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32 * i), w.v[i]);
 }
 inline W8 reload_w8(const std::uint8_t* p) { W8 r; VILA_EACH(_mm256_loadu_si256(as_m256i(p + 32 * i))); }
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// Left to the compiler, a function that only prefetches counts as one without effect, and its calls are dropped.
+[[gnu::always_inline]] inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+[[gnu::always_inline]] inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 using A4 = __m256i;
 inline A4 load_a4(const std::int8_t* p) {

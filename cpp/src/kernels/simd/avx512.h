@@ -67,6 +67,9 @@ inline I32x16 round_to_i32(F32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline I32x16 load_u8(const std::uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
+inline I32x16 load_s8(const std::int8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 inline void store_s8(std::int8_t* p, I32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
@@ -99,7 +102,9 @@ inline W8 low_nibbles(W4 w) { return {_mm512_and_si512(w.v, _mm512_set1_epi8(15)
 inline W8 high_nibbles(W4 w) { return {_mm512_and_si512(_mm512_srli_epi16(w.v, 4), _mm512_set1_epi8(15))}; }
 inline void store_w8(std::uint8_t* p, W8 w) { _mm512_storeu_si512(p, w.v); }
 inline W8 reload_w8(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// Left to the compiler, a function that only prefetches counts as one without effect, and its calls are dropped.
+[[gnu::always_inline]] inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+[[gnu::always_inline]] inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 using A4 = __m512i;
 inline A4 load_a4(const std::int8_t* p) {

@@ -86,6 +86,13 @@ inline I32x16 load_u8(const std::uint8_t* p) {
   return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(low))),
            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(high)))}};
 }
+inline I32x16 load_s8(const std::int8_t* p) {
+  const int8x16_t bytes = vld1q_s8(p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(bytes));
+  const int16x8_t high = vmovl_s8(vget_high_s8(bytes));
+  return {{vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
+           vmovl_s16(vget_high_s16(high))}};
+}
 inline void store_s8(std::int8_t* p, I32x16 a) {
   const int16x8_t low = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1]));
   const int16x8_t high = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));
@@ -117,7 +124,9 @@ inline void store_w8(std::uint8_t* p, W8 w) {
   VILA_FOUR vst1q_u8(p + 16 * i, vreinterpretq_u8_s8(w.v[i]));
 }
 inline W8 reload_w8(const std::uint8_t* p) { W8 r; VILA_EACH(vreinterpretq_s8_u8(vld1q_u8(p + 16 * i))); }
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
+// Left to the compiler, a function that only prefetches counts as one without effect, and its calls are dropped.
+[[gnu::always_inline]] inline void prefetch(const void* p) { __builtin_prefetch(p); }
+[[gnu::always_inline]] inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // 2^n in two exact steps, so that n may exceed the range of one float's exponent.
 inline F32x16 scale_exp2(F32x16 a, I32x16 n) {

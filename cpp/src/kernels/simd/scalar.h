@@ -64,6 +64,7 @@ inline I32x16 add(I32x16 a, I32x16 b) { I32x16 r; VILA_EACH(a.v[i] + b.v[i]); }
 inline F32x16 to_f32(I32x16 a) { F32x16 r; VILA_EACH(static_cast<float>(a.v[i])); }
 inline I32x16 round_to_i32(F32x16 a) { I32x16 r; VILA_EACH(static_cast<std::int32_t>(__builtin_rintf(a.v[i]))); }
 inline I32x16 load_u8(const std::uint8_t* p) { I32x16 r; VILA_EACH(p[i]); }
+inline I32x16 load_s8(const std::int8_t* p) { I32x16 r; VILA_EACH(p[i]); }
 inline void store_s8(std::int8_t* p, I32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<std::int8_t>(a.v[i]);
 }
@@ -126,6 +127,7 @@ inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
 }
 inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return dot4_s(acc, w, a); }
 inline void prefetch(const void*) {}
+inline void prefetch_l2(const void*) {}
 
 inline constexpr int kFloatRows = 4;
 inline constexpr int kFloatTiles = 1;

@@ -18,14 +18,14 @@
 //
 // I32x16
 //   zero_i32() splat_i32(int) add(a, b) to_f32(a) (round to nearest even) round_to_i32(F32x16)
-//   load_u8(const uint8_t*) -> I32x16 (zero extended)
+//   load_u8(const uint8_t*) -> I32x16 (zero extended)   load_s8(const int8_t*) -> I32x16 (sign extended)
 //   store_s8(int8_t*, I32x16)         lanes must lie in -128..127
 //
 // Packed weights (see docs/FORMATS.md)
 //   W4  load_w4(const uint8_t*)       64 bytes, 16 rows x 8 columns of nibbles
 //   W8  low_nibbles(W4)  high_nibbles(W4)   columns k..k+3 and k+4..k+7 as 16 rows x 4 unsigned bytes 0..15
 //   store_w8(uint8_t*, W8)            its 64 bytes, for reload_w8(const uint8_t*)
-//   prefetch(const void*)
+//   prefetch(const void*)  prefetch_l2(const void*)   a hint: bring a line to the first or the second level
 // From the dot_*.h headers, one per multiply instruction:
 //   A4  load_a4(const int8_t*)        four activations, broadcast to every row
 //   S4  zero_s4()                     sums of nibbles times activations of at most 32 columns, 16 rows
