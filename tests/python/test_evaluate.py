@@ -16,7 +16,7 @@ from support import PICTURES
 from vila_engine import InvalidArgument, IoError
 from vila_engine.evaluate import Item, evaluate, load_items
 from vila_engine.evaluate.commands import add_commands
-from vila_engine.evaluate.compare import compare, mcnemar, read_run
+from vila_engine.evaluate.compare import compare, mcnemar, read_run, verdicts
 from vila_engine.evaluate.greedy import GreedyComparison
 from vila_engine.evaluate.metrics import bootstrap, divergence, log_softmax, wilson
 from vila_engine.evaluate.report import as_json, summarise, table
@@ -284,6 +284,18 @@ def test_the_report_adds_up() -> None:
     assert "75.0 %" in table(lines) and "25.0 %" in table(lines) and "KL" in table(lines)
     assert "KL" not in table(summarise([{k: v for k, v in row.items() if k != "kl"} for row in rows]))
     assert summarise([]) == []
+
+
+def test_photographs_have_a_line_but_no_part_in_the_total() -> None:
+    def row(name: str, split: str, score: float) -> dict[str, Any]:
+        return {"id": name, "task": "name", "split": split, "text": "", "gold": "", "score": score}
+
+    rows = [row("a", "seen", 1.0), row("b", "seen", 1.0), row("c", "photograph", 0.0)]
+    scores = {(line.task, line.split): (line.count, line.score) for line in summarise(rows)}
+    assert scores == {("name", "photograph"): (1, 0.0), ("name", "seen"): (2, 1.0), ("all", "all"): (2, 1.0)}
+    assert summarise(rows[2:])[-1].count == 1, "a set of photographs alone has a total"
+    other = [{**r, "score": 1.0 - r["score"]} for r in rows]
+    assert verdicts({r["id"]: r for r in rows}, {r["id"]: r for r in other}) == ([True, True], [False, False])
 
 
 def test_the_command_writes_report_table_and_chart(
