@@ -4,12 +4,14 @@
 #   VENV=.venv          where it lies
 #   JOBS=2              parallel compile jobs
 #   TORCH=1             `make setup` and `make test` also install torch; tests against the reference skip without it
+#   WORK=build/quality  where `make quality` keeps questions and answers, about 1 GB
 #   LINT_TIDY=0         `make lint` without clang-tidy
 
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= $(shell nproc)
 PRESET ?= dev
+WORK ?= build/quality
 LINT_TIDY ?= 1
 TORCH ?= 0
 
@@ -35,7 +37,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-cpp test-python test-arm demo fmt lint bench ci clean
+.PHONY: help setup build test test-cpp test-python test-arm demo fmt lint bench quality ci clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -120,6 +122,10 @@ bench:  ## run the micro-benchmarks
 	tools/system_packages.sh compiler bench
 	$(MAKE) build PRESET=bench
 	build/bench/benchmarks/kernels_bench
+
+quality: $(VENV)/dev.stamp  ## measure the demo model in all weight formats, write docs/QUALITY.md (installs torch)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train]"
+	$(BIN)/python tools/quality_report.py --work $(WORK)
 
 ci:  ## what the continuous integration runs
 	.ci/run

@@ -92,9 +92,9 @@ PYTHON_ROOMS: dict[str, frozenset[str]] = {
     "convert": frozenset({"_core"}),
     "parity": frozenset({"_core", "engine", "media", "query", "convert"}),
     "evaluate": frozenset({"_core", "engine", "media"}),
-    "train": frozenset({"_core", "engine", "media", "convert"}),
+    "train": frozenset({"_core", "engine", "media", "convert", "evaluate"}),
     "bench": frozenset({"_core", "engine", "media", "query", "convert"}),
-    "demo": frozenset({"_core", "engine", "media", "convert", "parity"}),
+    "demo": frozenset({"_core", "engine", "media", "convert", "parity", "evaluate"}),
     "server": frozenset({"_core", "engine", "media"}),
     "cli": frozenset({"_core", "engine", "media", "convert", "parity", "bench", "evaluate", "train", "demo", "server"}),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from support import PICTURES
 from vila_engine import InvalidArgument, IoError
 from vila_engine.evaluate import Item, evaluate, load_items
 from vila_engine.evaluate.commands import add_commands
-from vila_engine.evaluate.compare import compare, mcnemar, read_run
+from vila_engine.evaluate.compare import compare, mcnemar, read_run, verdicts
+from vila_engine.evaluate.greedy import GreedyComparison
 from vila_engine.evaluate.metrics import bootstrap, divergence, log_softmax, wilson
 from vila_engine.evaluate.report import as_json, summarise, table
-from vila_engine.evaluate.runner import gold_answer, media_of
+from vila_engine.evaluate.runner import OneByOne, Reply, gold_answer, media_of
 from vila_engine.evaluate.scorers import AsGivenMatch, ExactMatch, StrictMatch, WordF1, plain
 
 ROWS: list[dict[str, Any]] = [
@@ -150,6 +152,52 @@ def test_a_killed_run_goes_on(questions: Path, tmp_path: Path, model: vila_engin
     ]
 
 
+class InPairs(OneByOne):
+    """Answers two questions at a time and counts the batches; the reply tells the batch."""
+
+    batch = 2
+
+    def __init__(self, model: vila_engine.Model) -> None:
+        super().__init__(model)
+        self.asked: list[list[str]] = []
+
+    def replies(self, items: Sequence[Item], quality: bool) -> list[Reply]:
+        self.asked.append([item.id for item in items])
+        return super().replies(items, quality)
+
+
+def test_a_resumed_run_asks_the_same_batches(questions: Path, tmp_path: Path, model: vila_engine.Model) -> None:
+    items = load_items(questions)
+    whole, broken = InPairs(model), InPairs(model)
+    rows = evaluate(whole, items, tmp_path / "out")
+    assert whole.asked == [["a", "c"], ["b", "d"], ["e"]]
+    path = tmp_path / "out" / "answers.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))  # the header and a, c, b
+    assert evaluate(broken, items, tmp_path / "out") == rows
+    assert broken.asked == [["b", "d"], ["e"]]
+
+
+def test_greedy_differences_come_with_the_margin_of_the_first_that_differs() -> None:
+    asked = [Item(name, "name", "seen", (), False, "?", "") for name in "pqr"]
+    one = {"p": {"ids": [5, 2], "text": "a"}, "q": {"ids": [5, 6, 2], "text": "b c"}, "r": {"ids": [9, 2], "text": "d"}}
+    other = {**one, "q": {"ids": [5, 2], "text": "b"}, "r": {"ids": [8, 7, 2], "text": "e f"}}
+    seen = []
+
+    def next_logits(item: Item, ids: Sequence[int]) -> np.ndarray:
+        seen.append((item.id, list(ids)))
+        return np.arange(10, dtype=np.float32) * (0.5 if item.id == "q" else 3.0)
+
+    found = GreedyComparison(asked, one, other).differences(next_logits)
+    assert [(d.item.id, d.place, d.tokens, d.texts, d.margin) for d in found] == [
+        ("r", 0, (9, 8), ("d", "e f"), 3.0),
+        ("q", 1, (6, 2), ("b c", "b"), 2.0),
+    ]
+    assert seen == [("q", [5]), ("r", [])]
+    assert GreedyComparison(asked, one, one).differences(next_logits) == []
+    with pytest.raises(InvalidArgument, match=r"all 3 questions, got none to \['p'\]"):
+        GreedyComparison(asked, {key: one[key] for key in "qr"}, one)
+
+
 def test_another_run_in_the_same_folder_is_refused(questions: Path, tmp_path: Path, model: vila_engine.Model) -> None:
     evaluate(model, load_items(questions, ["text"]), tmp_path / "out")
     with pytest.raises(InvalidArgument, match="choose another output folder"):
@@ -236,6 +284,18 @@ def test_the_report_adds_up() -> None:
     assert "75.0 %" in table(lines) and "25.0 %" in table(lines) and "KL" in table(lines)
     assert "KL" not in table(summarise([{k: v for k, v in row.items() if k != "kl"} for row in rows]))
     assert summarise([]) == []
+
+
+def test_photographs_have_a_line_but_no_part_in_the_total() -> None:
+    def row(name: str, split: str, score: float) -> dict[str, Any]:
+        return {"id": name, "task": "name", "split": split, "text": "", "gold": "", "score": score}
+
+    rows = [row("a", "seen", 1.0), row("b", "seen", 1.0), row("c", "photograph", 0.0)]
+    scores = {(line.task, line.split): (line.count, line.score) for line in summarise(rows)}
+    assert scores == {("name", "photograph"): (1, 0.0), ("name", "seen"): (2, 1.0), ("all", "all"): (2, 1.0)}
+    assert summarise(rows[2:])[-1].count == 1, "a set of photographs alone has a total"
+    other = [{**r, "score": 1.0 - r["score"]} for r in rows]
+    assert verdicts({r["id"]: r for r in rows}, {r["id"]: r for r in other}) == ([True, True], [False, False])
 
 
 def test_the_command_writes_report_table_and_chart(

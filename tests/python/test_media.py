@@ -33,6 +33,11 @@ def file_of(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def test_lossless_webp_gives_the_pixels_of_png(tmp_path: Path) -> None:
+    (tmp_path / "a.webp").write_bytes(file_of(Image.fromarray(COLOURS), "WEBP", lossless=True))
+    assert np.array_equal(media.load_image(tmp_path / "a.webp"), COLOURS)
+
+
 def test_alpha_is_dropped_and_grey_replicated() -> None:
     rgba = Image.fromarray(np.dstack([COLOURS, ALPHA]))
     la = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])

@@ -16,7 +16,10 @@ pytest.importorskip("sentencepiece", reason="training needs SentencePiece (extra
 import vila_engine
 from test_train_world import make_world
 from vila_engine.convert import convert
+from vila_engine.evaluate import load_items
+from vila_engine.evaluate.runner import OneByOne
 from vila_engine.train.config import Plan, StageConfig
+from vila_engine.train.evalset import write_eval_set
 from vila_engine.train.language import LanguageTask
 from vila_engine.train.layout import TRAIN
 from vila_engine.train.loop import Batch, make_state, train_step
@@ -118,6 +121,23 @@ def test_logits_and_greedy_answers_agree(world: World, published: Path, engine: 
     result = engine.generate(messages, max_new_tokens=8, **media)  # type: ignore[arg-type]
     answer = reference.generate(messages, max_new_tokens=8, **media)
     assert (answer.text, answer.token_ids) == (result.text, result.token_ids)
+
+
+def test_questions_asked_together_are_answered_as_alone(world: World, published: Path, tmp_path: Path) -> None:
+    """Other lengths, no picture, two, eight, and a gold answer that is what the model says, so that nothing is left."""
+    write_eval_set(world, tmp_path, CONFIG.vision.image_size, 1, vqa=1)
+    items = load_items(tmp_path, splits=["seen", "test"])
+    reference = TorchModel(published, threads=1)
+    own = OneByOne(reference).replies(items[:1], False)[0]
+    items.append(dataclasses.replace(items[0], answer=own.text))
+    together, alone = reference.replies(items, True), OneByOne(reference).replies(items, True)
+    for item, one, other in zip(items, together, alone, strict=True):
+        assert (one.text, one.token_ids) == (other.text, other.token_ids), item.id
+        assert one.gold is not None and other.gold is not None
+        assert one.gold.nll == pytest.approx(other.gold.nll, abs=1e-4)
+        assert np.abs(one.gold.log_probabilities - other.gold.log_probabilities).max() < 1e-4
+        beginning = one.token_ids[: len(one.token_ids) // 2]
+        assert int(reference.next_logits(item, beginning).argmax()) == one.token_ids[len(beginning)]
 
 
 def packed(examples: list[Example], rows: int, length: int) -> Batch:

@@ -131,10 +131,28 @@ def test_there_are_enough_concepts_and_their_names_are_unique() -> None:
     [("fox", "foxes", "a fox"), ("mouse", "mice", "a mouse"), ("owl", "owls", "an owl"),
      ("unicorn", "unicorns", "a unicorn"),
      ("teddy bear", "teddy bears", "a teddy bear"), ("strawberry", "strawberries", "a strawberry"),
-     ("monkey", "monkeys", "a monkey")],
+     ("monkey", "monkeys", "a monkey"), ("hourglass", "hourglasses", "an hourglass")],
 )  # fmt: skip
 def test_grammar(noun: str, many: str, article: str) -> None:
     assert (plural(noun), with_article(noun)) == (many, article)
+
+
+def test_articles_follow_the_sound() -> None:
+    """Every name with a doubtful first letter, looked at one by one, and further words of the definitions."""
+    an = (
+        "hourglass,octopus,olive,onion,open book,orange,orange book,orange heart,orangutan,otter,owl,ox,eagle,egg,"
+        "eggplant,electric plug,elephant,envelope,exclamation mark,umbrella,up arrow"
+    )
+    a = (
+        "hamburger,hammer,hamster,handbag,hatching chick,hedgehog,helicopter,helmet,herb,hibiscus,hippopotamus,"
+        "hockey stick,honey pot,hook,horse,hospital,hot air balloon,hot dog,hot pepper,hotel,house,hut,unicorn"
+    )
+    doubtful = {c.name for c in CONCEPTS if c.countable and c.name[0].lower() in "hoeu"}
+    assert doubtful == {*an.split(","), *a.split(",")}
+    for nouns in (an, "hour,heir,honour,usher,utmost,urn,onerous,unimportant"):
+        assert all(with_article(noun) == f"an {noun}" for noun in nouns.split(","))
+    for nouns in (a, "union,unit,use,usual,using,utensil,urine,one-way,ewe,yo-yo,T-shirt"):
+        assert all(with_article(noun) == f"a {noun}" for noun in nouns.split(","))
 
 
 def test_things_without_plural_have_no_article() -> None:

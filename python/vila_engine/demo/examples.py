@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vila_engine._core import IoError
+from vila_engine.evaluate.scorers import plain
 
 FOLDER = Path(__file__).parent / "examples"
 
@@ -32,12 +32,7 @@ class Example:
 
     def accepts(self, answer: str) -> bool:
         """Whether an answer is the expected one or says the same, but for case, articles and punctuation."""
-        return any(_plain(answer) == _plain(text) for text in (self.expected, *self.accepted))
-
-
-def _plain(text: str) -> list[str]:
-    words = re.sub(r"[^\w\s]", " ", text.lower()).split()
-    return [word for word in words if word not in ("a", "an", "the")]
+        return any(plain(answer) == plain(text) for text in (self.expected, *self.accepted))
 
 
 def load_examples(folder: Path = FOLDER) -> list[Example]:

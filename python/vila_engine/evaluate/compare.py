@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vila_engine._core import InvalidArgument, IoError
-from vila_engine.evaluate.report import Line, summarise
+from vila_engine.evaluate.report import Line, counted, summarise
 
 Rows = dict[str, dict[str, Any]]
 
@@ -45,8 +45,14 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
     return float(min(1.0, 2 * tail))
 
 
+def verdicts(one: Rows, other: Rows) -> tuple[list[bool], list[bool]]:
+    """Whether each answer of two runs of the same questions is right; the questions of the total only."""
+    keys = [row["id"] for row in counted(list(one.values()))]
+    return [one[key]["score"] >= 1 for key in keys], [other[key]["score"] >= 1 for key in keys]
+
+
 def compare(runs: dict[str, Rows]) -> dict[str, Any]:
-    """Figures of each run per task and split, and of the pairs with the first run.
+    """Figures of each run per task and split, and the test of its total against the first run's.
 
     Args:
         runs: Name of a run to its answers; all of the same questions.
@@ -69,8 +75,7 @@ def compare(runs: dict[str, Rows]) -> dict[str, Any]:
         lines = {f"{line.task}, {line.split}": line for line in summarise([rows[key] for key in first])}
         result[name] = {"lines": lines}
         if name != names[0]:
-            verdicts = [[run[key]["score"] >= 1 for key in first] for run in (first, rows)]
-            result[name]["p"] = mcnemar(verdicts[0], verdicts[1])
+            result[name]["p"] = mcnemar(*verdicts(first, rows))
     return {"runs": result}
 
 

@@ -6,6 +6,7 @@ small model could not tell apart (five kinds of mailbox, the clock faces) are me
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -170,11 +171,15 @@ class Concept:
         return plural(self.name) if self.countable else self.name
 
 
+_SOUNDS_LIKE_VOWEL = re.compile("hour|honest|honou?r|heir")
+_SOUNDS_LIKE_CONSONANT = re.compile(r"uni(?![mn])|us[aeu]|using|ute|uti|ur[ai]n|eu|ewe|(?:one|once)\b")
+
+
 def with_article(noun: str) -> str:
-    """Puts `a` or `an` in front of a noun phrase, by its first sound."""
-    vowel = noun[0].lower() in "aeiou" and not noun.startswith(("uni", "one"))
-    mute = noun.startswith(("hour", "honest", "honour", "heir"))
-    return ("an " if vowel or mute else "a ") + noun
+    """Puts `a` or `an` in front of a noun phrase, by the sound of its first word: `an hourglass`, `a unicorn`."""
+    word = noun.lower()
+    vowel = word[0] in "aeiou" and not _SOUNDS_LIKE_CONSONANT.match(word)
+    return ("an " if vowel or _SOUNDS_LIKE_VOWEL.match(word) else "a ") + noun
 
 
 def plural(noun: str) -> str:

@@ -1,6 +1,7 @@
 """A PyTorch model of the published layout behind the methods of `vila_engine.Model`: the column to compare with.
 
-It is slow and simple on purpose: no cache of keys and values, everything in fp32 or a precision that is asked for.
+It is simple on purpose: fp32, and no cache of keys and values. `replies` is `generate` and `logits` for many questions
+at once, which the evaluation of thousands needs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+
+from vila_engine.evaluate.items import Item
+from vila_engine.evaluate.runner import MAX_NEW_TOKENS, Gold, Reply, gold_ids, told
+from vila_engine.media import load_image
 
 from .models import IMAGE_ID
 from .published import import_folder
@@ -32,13 +37,15 @@ class Answer:
 
 
 class TorchModel:
-    """A published folder in PyTorch, answering greedily in the form `vicuna_v1_nosys`.
+    """A published folder in PyTorch, answering greedily in the form `vicuna_v1_nosys`; a `BatchAnswerer`.
 
     Args:
         folder: Published folder.
         threads: Threads of PyTorch; its own default if left out.
         device: PyTorch device.
     """
+
+    batch = 16
 
     def __init__(self, folder: Path, threads: int | None = None, device: str = "cpu") -> None:
         if threads:
@@ -49,17 +56,18 @@ class TorchModel:
         self.info = {"source": folder.name, "isa": "torch", "conv_mode": "vicuna_v1_nosys"}
         self._seen: dict[bytes, torch.Tensor] = {}
 
-    def _picture(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Rows of one picture `[T, H]`; the last few are remembered."""
-        key = np.ascontiguousarray(picture).tobytes()
-        if key not in self._seen:
+    def _encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[torch.Tensor]:
+        """Rows of pictures `[T, H]` each, encoded together but for those that are remembered from the last call."""
+        keys = [np.ascontiguousarray(picture).tobytes() for picture in pictures]
+        new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in self._seen}
+        self._seen = {key: rows for key, rows in self._seen.items() if key in keys}
+        if new:
             side = self.model.config.vision.image_size
-            resized = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
-            pixels = torch.from_numpy(np.asarray(resized).copy())[None].to(self.device)
-            if len(self._seen) > 16:
-                self._seen.clear()
-            self._seen[key] = self.model.encode(normalise(pixels))[0]
-        return self._seen[key]
+            resized = [Image.fromarray(p).resize((side, side), Image.Resampling.BICUBIC) for p in new.values()]
+            pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized])).to(self.device)
+            for key, rows in zip(new, self.model.encode(normalise(pixels)), strict=True):
+                self._seen[key] = rows
+        return [self._seen[key] for key in keys]
 
     def _prompt(self, messages: Messages, n_pictures: int) -> Encoded:
         parts = []
@@ -77,26 +85,28 @@ class TorchModel:
         count = images if isinstance(images, int) else len(images)
         return self._prompt(messages, count + sum(videos)).ids
 
-    def _rows(self, messages: Messages, images: Sequence[Any], videos: Sequence[Sequence[Any]]) -> torch.Tensor:
-        pictures = [*images, *(frame for video in videos for frame in video)]
+    def _rows(self, messages: Messages, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Rows of a prompt `[L, H]`, with those of the encoded pictures in it."""
         ids = self._prompt(messages, len(pictures)).ids
-        rows: list[torch.Tensor] = []
-        left = list(pictures)
-        embed = self.model.llm.model.embed_tokens
-        for token in ids:
-            if token == IMAGE_ID:
-                rows.append(self._picture(np.asarray(left.pop(0))))
-            else:
-                rows.append(embed(torch.tensor([token], device=self.device)))
-        return torch.cat(rows)[None]
+        rows = self._embed([0 if token == IMAGE_ID else token for token in ids])
+        marks = [place for place, token in enumerate(ids) if token == IMAGE_ID]
+        parts, start = [], 0
+        for place, picture in zip(marks, pictures, strict=True):
+            parts += [rows[start:place], picture]
+            start = place + 1
+        return torch.cat([*parts, rows[start:]])
+
+    def _embed(self, ids: Sequence[int]) -> torch.Tensor:
+        rows: torch.Tensor = self.model.llm.model.embed_tokens(torch.tensor(ids, dtype=torch.int64, device=self.device))
+        return rows
 
     def logits(
         self, messages: Messages, *, images: Sequence[Any] = (), videos: Sequence[Sequence[Any]] = ()
     ) -> npt.NDArray[np.float32]:
         """Logits at every place of the prompt, rows of pictures included: `[T, V]`."""
         with torch.no_grad():
-            rows = self._rows(messages, images, videos)
-            logits = self.model.llm.logits(self.model.llm(rows))[0]
+            rows = self._rows(messages, self._encode(_all(images, videos)))
+            logits = self.model.llm.logits(self.model.llm(rows[None]))[0]
         result: npt.NDArray[np.float32] = logits.float().cpu().numpy()
         return result
 
@@ -109,14 +119,66 @@ class TorchModel:
         max_new_tokens: int = 16,
     ) -> Answer:
         """The greedy answer."""
-        ids: list[int] = []
         with torch.no_grad():
-            rows = self._rows(messages, images, videos)
-            while len(ids) < max_new_tokens:
-                states = self.model.llm(rows)
-                ids.append(int(self.model.llm.logits(states[0, -1]).argmax()))
-                if ids[-1] == self.tokenizer.eos:
-                    break
-                new = self.model.llm.model.embed_tokens(torch.tensor([[ids[-1]]], device=self.device))
-                rows = torch.cat([rows, new], dim=1)
-        return Answer(self.tokenizer.decode(ids).strip(), ids)
+            rows = self._rows(messages, self._encode(_all(images, videos)))
+            (ids,) = self._continue([rows], [[]], max_new_tokens)
+        return Answer(self._text(ids), ids)
+
+    def replies(self, items: Sequence[Item], quality: bool) -> list[Reply]:
+        """The greedy answers of several questions, and with `quality` what the model thinks of their gold answers.
+
+        One pass over the gold answers gives their likelihood and, as far as a gold answer is what the model would say,
+        the greedy answer too; from the first other token on the answer is continued token by token.
+        """
+        golds = [gold_ids(self, item) for item in items]
+        with torch.no_grad():
+            pictures = iter(self._encode([load_image(path) for item in items for path in item.images]))
+            asked = [self._rows(told(item)[0], [next(pictures) for _ in item.images]) for item in items]
+            whole = [torch.cat([rows, self._embed(ids)]) for rows, ids in zip(asked, golds, strict=True)]
+            spans = [slice(len(rows) - 1, len(rows) - 1 + len(ids)) for rows, ids in zip(asked, golds, strict=True)]
+            logits = [
+                self.model.llm.logits(states[span]) for states, span in zip(self._states(whole), spans, strict=True)
+            ]
+            starts = [_agreed(rows.argmax(-1).tolist(), ids) for rows, ids in zip(logits, golds, strict=True)]
+            answers = self._continue(asked, starts, MAX_NEW_TOKENS)
+        measured = [
+            Gold.of(rows.cpu().numpy(), ids) if quality else None for rows, ids in zip(logits, golds, strict=True)
+        ]
+        return [Reply(self._text(ids), ids, gold) for ids, gold in zip(answers, measured, strict=True)]
+
+    def next_logits(self, item: Item, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits `[V]` of the token behind a question and the ids of an answer's beginning."""
+        with torch.no_grad():
+            rows = self._rows(told(item)[0], self._encode([load_image(path) for path in item.images]))
+            states = self.model.llm(torch.cat([rows, self._embed(ids)])[None])
+            result: npt.NDArray[np.float32] = self.model.llm.logits(states[0, -1]).cpu().numpy()
+        return result
+
+    def _states(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Hidden states `[B, L, H]` of sequences `[L_i, H]`; padding comes last, where attention never looks."""
+        return self.model.llm(torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True))
+
+    def _continue(self, asked: list[torch.Tensor], starts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+        """Greedy answers to prompts `[L_i, H]`, given their first tokens."""
+        answers = [list(ids[:max_new_tokens]) for ids in starts]
+        eos = self.tokenizer.eos
+        while left := [i for i, ids in enumerate(answers) if len(ids) < max_new_tokens and ids[-1:] != [eos]]:
+            rows = [torch.cat([asked[i], self._embed(answers[i])]) for i in left]
+            states = self._states(rows)
+            last = torch.stack([states[n, len(own) - 1] for n, own in enumerate(rows)])
+            for i, token in zip(left, self.model.llm.logits(last).argmax(-1).tolist(), strict=True):
+                answers[i].append(token)
+        return answers
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids).strip()
+
+
+def _all(images: Sequence[Any], videos: Sequence[Sequence[Any]]) -> list[npt.NDArray[np.uint8]]:
+    return [np.asarray(picture) for picture in (*images, *(frame for video in videos for frame in video))]
+
+
+def _agreed(said: Sequence[int], gold: Sequence[int]) -> list[int]:
+    """What is said as long as it is the gold answer, and the first token that is not."""
+    other = next((place for place, (a, b) in enumerate(zip(said, gold, strict=True)) if a != b), len(gold))
+    return list(said[: other + 1])
