@@ -2,8 +2,9 @@
 //
 // Two loops share one arithmetic. Few rows (decode) are bound by memory: weights go from memory to registers once, four
 // tiles side by side so that enough sums are in flight. Many rows (prefill, vision) are bound by multiplies: a group of
-// columns is unpacked to bytes once, and blocks of kDotRows x kDotTiles sums stay in registers. Every output is one
-// chain of fused multiply-adds over ascending groups in both, so the bits do not depend on the blocking.
+// columns is unpacked to bytes once (to 16 bits where that is faster), and blocks of kDotRows x kDotTiles sums stay in
+// registers. Every output is one chain of fused multiply-adds over ascending groups in both, so the bits do not depend
+// on the blocking.
 #pragma once
 
 namespace vila::kernels::VILA_ISA_NS {
@@ -19,31 +20,30 @@ inline constexpr std::int64_t kPanelColumns = 512;
 inline constexpr std::int64_t kPanelGroups = 16;
 inline constexpr std::int64_t kPrefetchBytes = 1536;
 
-/// What a weight kind contributes: how 4 or 8 columns are loaded, and the integer sum of one group of activations.
+/// What a weight kind contributes: how 4 or 8 columns are loaded, and the integer sum of one group of activations. In
+/// panels values take kPanelBytes, so do the activations beside them: a vector has 4 / kPanelBytes columns of 16 rows.
 struct Int4 {
   static constexpr std::int64_t kColumnsPerLoad = 8;
+  static constexpr std::int64_t kPanelBytes = 1;
   using Sum = S4;  // holds the 32 columns of an activation group
   static Sum start(std::int32_t) { return zero_s4(); }
   static Sum dot(Sum sum, W8 w, A4 a) { return dot4_u(sum, w, a); }
+  static Sum panel_dot(Sum sum, W8 w, A4 a) { return dot(sum, w, a); }
   static I32x16 total(Sum sum) { return widen(sum); }
-  /// Four columns of 16 rows each at bytes, bytes + kStride, ...
+  /// The vectors of one load at panel, panel + kStride, ...
   template <std::int64_t kStride>
-  static void unpack(const std::uint8_t* w, std::uint8_t* bytes) {
+  static void unpack(const std::uint8_t* w, std::uint8_t* panel) {
     const W4 nibbles = load_w4(w);
-    store_w8(bytes, low_nibbles(nibbles));
-    store_w8(bytes + kStride, high_nibbles(nibbles));
+    store_w8(panel, low_nibbles(nibbles));
+    store_w8(panel + kStride, high_nibbles(nibbles));
   }
 };
-struct Int8 {
+struct Int8 : PanelS8 {
   static constexpr std::int64_t kColumnsPerLoad = 4;
   using Sum = I32x16;
   static Sum start(std::int32_t a_sum) { return kW8Bias == 0 ? zero_i32() : splat_i32(-kW8Bias * a_sum); }
   static Sum dot(Sum sum, W8 w, A4 a) { return dot4_s(sum, w, a); }
   static I32x16 total(Sum sum) { return sum; }
-  template <std::int64_t kStride>
-  static void unpack(const std::uint8_t* w, std::uint8_t* bytes) {
-    store_w8(bytes, load_w8(w));
-  }
 };
 
 /// acc plus what a weight group gives: its scale times the scaled dots, and for int4 its offset times the weighted sum.
@@ -155,21 +155,60 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
   }
 }
 
-/// The sums of `columns` unpacked columns for MR rows and NT tiles, on top of what `sum` holds.
+/// Columns of some rows as the blocks of all tiles read them: activations in place or widened, scales and weighted sums
+/// side by side, so that a block needs one address for them.
+template <class Kind, int MR>
+struct RowPiece {
+  const std::int8_t* a;
+  std::int64_t stride;  // of a, in bytes
+  float scale[MR][kPanelColumns / kActivationGroup];
+  float weighted[MR][kPanelGroups];
+  alignas(64) std::int8_t wide[MR][Kind::kPanelBytes == 1 ? 1 : kPanelColumns * Kind::kPanelBytes];
+};
+
+/// Groups first..last of rows row..row+MR.
+template <class Kind, int MR>
+inline void take_rows(const MatmulQArgs& p, std::int64_t row, Range groups, RowPiece<Kind, MR>& piece) {
+  const std::int64_t row_groups = p.k_padded / p.group;
+  const std::int64_t parts = p.group / kActivationGroup;
+  piece.a = p.a + row * p.k_padded + groups.begin * p.group;
+  piece.stride = p.k_padded;
+  for (int r = 0; r < MR; ++r) {
+    const std::int64_t first = (row + r) * row_groups + groups.begin;
+    for (std::int64_t s = 0; s < (groups.end - groups.begin) * parts; ++s) {
+      piece.scale[r][s] = p.a_scale[first * parts + s];
+    }
+    if constexpr (Kind::kColumnsPerLoad == 8) {
+      for (std::int64_t g = 0; g < groups.end - groups.begin; ++g) piece.weighted[r][g] = p.a_weighted[first + g];
+    }
+  }
+  if constexpr (Kind::kPanelBytes != 1) {
+    for (int r = 0; r < MR; ++r) {
+      Kind::widen(piece.a + r * p.k_padded, (groups.end - groups.begin) * p.group, piece.wide[r]);
+    }
+    piece.a = piece.wide[0];
+    piece.stride = sizeof piece.wide[0];
+  }
+}
+
+/// The sums of one group of activations for MR rows and NT tiles, on top of what `sum` holds.
 template <class Kind, int MR, int NT>
 VILA_INLINE void block_sums(const std::uint8_t* panel, const std::int8_t* a, std::int64_t a_stride,
-                            std::int64_t columns, typename Kind::Sum (&sum)[MR][NT]) {
-  for (std::int64_t k = 0; k < columns; k += 4, panel += 64 * NT, a += 4) {
+                            typename Kind::Sum (&sum)[MR][NT]) {
+  VILA_UNROLL for (int step = 0; step < kActivationGroup / 4 * Kind::kPanelBytes; ++step) {
     W8 w[NT];
-    VILA_UNROLL for (int t = 0; t < NT; ++t) w[t] = reload_w8(panel + 64 * t);
+    VILA_UNROLL for (int t = 0; t < NT; ++t) w[t] = reload_w8(panel + 64 * (step * NT + t));
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      const A4 quad = load_a4(a + r * a_stride);
-      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], w[t], quad);
+      const A4 quad = load_a4(a + r * a_stride + 4 * step);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) {
+        sum[r][t] = Kind::panel_dot(sum[r][t], w[t], quad);
+        hold_in_registers(sum[r][t]);
+      }
     }
   }
 }
 
-/// Columns first..first+columns of NT tiles as bytes, the tiles' vectors side by side.
+/// Columns first..first+columns of NT tiles, the tiles' vectors side by side.
 template <class Kind, int NT>
 inline void unpack_panel(const MatmulQArgs& p, std::int64_t tile, std::int64_t first, std::int64_t columns,
                          std::uint8_t* panel) {
@@ -178,43 +217,55 @@ inline void unpack_panel(const MatmulQArgs& p, std::int64_t tile, std::int64_t f
   VILA_UNROLL for (int t = 0; t < NT; ++t) {
     const std::uint8_t* w = p.w + (tile + t) * stride + first / kStep * 64;
     for (std::int64_t k = 0; k < columns; k += kStep, w += 64) {
-      Kind::template unpack<NT * 64>(w, panel + (k / 4 * NT + t) * 64);
+      Kind::template unpack<NT * 64>(w, panel + (k / 4 * Kind::kPanelBytes * NT + t) * 64);
       prefetch(w + kPrefetchBytes);
     }
   }
 }
 
-/// The scaled dots of one group of columns for rows row..row+MR.
+/// The scaled dots of group g, the piece's group `at`, for rows row..row+MR.
 template <class Kind, int MR, int NT>
-inline void block_dots(const MatmulQArgs& p, std::int64_t row, std::int64_t g, const std::uint8_t* panel,
-                       F32x16 (&dots)[MR][NT]) {
-  const std::int64_t parts = p.group / p.a_group;
-  const std::int64_t row_parts = p.k_padded / p.a_group;
-  VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32(); }
-  for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part, panel += p.a_group * 16 * NT) {
+VILA_INLINE void block_dots(const MatmulQArgs& p, std::int64_t row, std::int64_t g, std::int64_t at,
+                            const std::uint8_t* panel, const RowPiece<Kind, MR>& piece, F32x16 (&dots)[MR][NT]) {
+  constexpr std::int64_t kPart = kActivationGroup * Kind::kPanelBytes;
+  const std::int64_t parts = p.group / kActivationGroup;
+  const std::int64_t row_parts = p.k_padded / kActivationGroup;
+  VILA_UNROLL for (int r = 0; r < MR; ++r) {
+    VILA_UNROLL for (int t = 0; t < NT; ++t) {
+      dots[r][t] = zero_f32();
+      hold_beside_sums(dots[r][t]);
+    }
+  }
+  for (std::int64_t part = at * parts; part < (at + 1) * parts; ++part) {
     typename Kind::Sum sum[MR][NT];
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * row_parts + part]);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) {
+        sum[r][t] = Kind::start(p.a_sum[(row + r) * row_parts + (g - at) * parts + part]);
+      }
     }
-    block_sums<Kind, MR, NT>(panel, p.a + row * p.k_padded + part * p.a_group, p.k_padded, p.a_group, sum);
+    block_sums<Kind, MR, NT>(panel + part * kPart * 16 * NT, piece.a + part * kPart, piece.stride, sum);
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      const F32x16 a_scale = splat(p.a_scale[(row + r) * row_parts + part]);
-      VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
+      const F32x16 a_scale = splat(piece.scale[r][part]);
+      VILA_UNROLL for (int t = 0; t < NT; ++t) {
+        dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
+        hold_beside_sums(dots[r][t]);
+      }
     }
   }
 }
 
 /// Some groups of columns of NT tiles, ready for all rows.
-template <int NT>
+template <class Kind, int NT>
 struct Panel {
   F32x16 w_scale[kPanelGroups][NT], offset[kPanelGroups][NT];
-  alignas(64) std::uint8_t bytes[kPanelColumns * 16 * NT];
+  alignas(64) std::uint8_t bytes[kPanelColumns * 16 * NT * Kind::kPanelBytes];
 };
 
-/// Groups first..last of rows row..row+MR; the float sums of earlier panels stand in y.
+/// Groups first..last of rows row..row+MR; the float sums of earlier panels stand in y. Not inlined, so that nothing
+/// of the loops around it takes registers.
 template <class Kind, int MR, int NT>
-inline void block_panel(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, Range groups,
-                        const Panel<NT>& panel) {
+[[gnu::noinline]] void block_panel(const MatmulQArgs& p, std::int64_t row, std::int64_t tile, Range groups,
+                                   const Panel<Kind, NT>& panel, const RowPiece<Kind, MR>& piece) {
   const std::int64_t all = p.k_padded / p.group;
   const std::int64_t first = tile * 16;
   const int valid = p.n - first < 16 * NT ? static_cast<int>(p.n - first) : 16 * NT;
@@ -228,11 +279,12 @@ inline void block_panel(const MatmulQArgs& p, std::int64_t row, std::int64_t til
   for (std::int64_t g = groups.begin; g < groups.end; ++g) {
     const std::int64_t at = g - groups.begin;
     F32x16 dots[MR][NT];
-    block_dots<Kind, MR, NT>(p, row, g, panel.bytes + at * p.group * 16 * NT, dots);
+    block_dots<Kind, MR, NT>(p, row, g, at, panel.bytes, piece, dots);
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
       VILA_UNROLL for (int t = 0; t < NT; ++t) {
         acc[r][t] = finish_group<Kind>(acc[r][t], dots[r][t], panel.w_scale[at][t], panel.offset[at][t],
-                                       weighted_at<Kind>(p, row + r, all, g));
+                                       &piece.weighted[r][at]);
+        hold_beside_sums(acc[r][t]);
       }
     }
   }
@@ -250,12 +302,13 @@ inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t bl
   const std::int64_t all = p.k_padded / p.group;
   const std::int64_t fitting = kPanelColumns / p.group;
   const std::int64_t step = fitting < kPanelGroups ? fitting : kPanelGroups;
-  Panel<NT> panels[kBlocks];
+  Panel<Kind, NT> panels[kBlocks];
   for (Range groups{0, 0}; groups.begin < all; groups.begin = groups.end) {
     groups.end = groups.begin + step < all ? groups.begin + step : all;
+    const std::int64_t first = groups.begin * p.group;
+    const std::int64_t columns = (groups.end - groups.begin) * p.group;
     for (std::int64_t b = 0; b < blocks; ++b) {
-      unpack_panel<Kind, NT>(p, tile + b * NT, groups.begin * p.group, (groups.end - groups.begin) * p.group,
-                             panels[b].bytes);
+      unpack_panel<Kind, NT>(p, tile + b * NT, first, columns, panels[b].bytes);
       for (std::int64_t g = groups.begin; g < groups.end; ++g) {
         VILA_UNROLL for (int t = 0; t < NT; ++t) {
           const std::int64_t at = ((tile + b * NT + t) * all + g) * 16;
@@ -266,7 +319,11 @@ inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t bl
       }
     }
     const auto rows = [&]<int MR>(std::int64_t row) {
-      for (std::int64_t b = 0; b < blocks; ++b) block_panel<Kind, MR, NT>(p, row, tile + b * NT, groups, panels[b]);
+      RowPiece<Kind, MR> piece;
+      take_rows(p, row, groups, piece);
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        block_panel<Kind, MR, NT>(p, row, tile + b * NT, groups, panels[b], piece);
+      }
     };
     std::int64_t row = 0;
     for (; row + kDotRows <= p.m; row += kDotRows) rows.template operator()<kDotRows>(row);
@@ -306,7 +363,8 @@ inline void matmul_q(const MatmulQArgs& p, Range tiles) {
 #ifdef VILA_OWN_BLOCKS
   if (p.a_group == kActivationGroup && p.group <= kOwnColumns) return own_matmul_q<Kind>(p, tiles);
 #endif
-  const bool blocked = p.m >= kDotRows && p.group <= kPanelColumns;
+  // One activation scale for a whole row goes with one weight scale for a whole row, which takes no panel.
+  const bool blocked = p.m >= kDotRows && p.a_group == kActivationGroup && p.group <= kPanelColumns;
   std::int64_t tile = tiles.begin;
   if (blocked) {
     tile = block_range<Kind, kDotTiles>(p, tile, tiles.end);

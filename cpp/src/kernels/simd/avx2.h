@@ -148,6 +148,12 @@ inline A4 load_a4(const std::int8_t* p) {
   return _mm256_set1_epi32(quad);
 }
 
+// Empty statements that stand for a use. Without them GCC does all products of an unrolled loop before the first sum, and
+// keeps scaled dots in the registers that the sums, the weights and a product of a block need.
+template <class T>
+inline void hold_in_registers(T& sum) { asm("" : "+x"(sum.v[0]), "+x"(sum.v[1])); }
+inline void hold_beside_sums(F32x16& dots) { asm("" : "+m"(dots)); }
+
 // 8 accumulators, 2 weight vectors and temporaries fill the 16 registers.
 inline constexpr int kFloatRows = 4;
 inline constexpr int kFloatTiles = 1;

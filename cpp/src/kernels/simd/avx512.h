@@ -113,6 +113,9 @@ inline A4 load_a4(const std::int8_t* p) {
   return _mm512_set1_epi32(quad);
 }
 
+// 32 registers hold scaled dots and sums.
+inline void hold_beside_sums(F32x16&) {}
+
 // Floats: 24 accumulators, 4 weight vectors and a broadcast activation fill the 32 registers. Integers have sums, scaled
 // dots and accumulators: of 5 x 2 each, all stay in registers. Larger blocks store 64 bytes for each, every 32 columns.
 inline constexpr int kFloatRows = 6;

@@ -24,5 +24,10 @@ inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w.v), signed_a);
   return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
 }
+// An empty statement that stands for a use, see avx2.h.
+template <class T>
+inline void hold_in_registers(T& sum) { asm("" : "+v"(sum.v)); }
 
 }  // namespace vila::kernels::VILA_ISA_NS
+
+#include "kernels/simd/panel_bytes.h"

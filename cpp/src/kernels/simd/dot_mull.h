@@ -30,3 +30,5 @@ inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
 inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return dot4_s(acc, w, a); }
 
 }  // namespace vila::kernels::VILA_ISA_NS
+
+#include "kernels/simd/panel_bytes.h"

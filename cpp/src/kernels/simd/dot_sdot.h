@@ -38,3 +38,5 @@ template <int kQuad>
 }
 
 }  // namespace vila::kernels::VILA_ISA_NS
+
+#include "kernels/simd/panel_bytes.h"

@@ -17,5 +17,9 @@ inline W8 load_w8(const std::uint8_t* p) {
 }
 inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return {_mm512_dpbusd_epi32(acc.v, w.v, a)}; }
 inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) { return dot4_u(acc, w, a); }
+template <class T>
+inline void hold_in_registers(T&) {}  // sum and product are one instruction
 
 }  // namespace vila::kernels::VILA_ISA_NS
+
+#include "kernels/simd/panel_bytes.h"

@@ -140,6 +140,11 @@ inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
   return r;
 }
 
+// What avx2.h must ask for, the compiler does here by itself.
+template <class T>
+inline void hold_in_registers(T&) {}
+inline void hold_beside_sums(F32x16&) {}
+
 inline constexpr int kFloatRows = 4;   // 16 accumulators of 32 registers
 inline constexpr int kFloatTiles = 1;
 inline constexpr int kDotRows = 4;

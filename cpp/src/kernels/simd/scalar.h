@@ -129,6 +129,11 @@ inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return dot4_s(acc, w, a); }
 inline void prefetch(const void*) {}
 inline void prefetch_l2(const void*) {}
 
+// What avx2.h must ask for, the compiler does here by itself.
+template <class T>
+inline void hold_in_registers(T&) {}
+inline void hold_beside_sums(F32x16&) {}
+
 inline constexpr int kFloatRows = 4;
 inline constexpr int kFloatTiles = 1;
 inline constexpr int kDotRows = 4;
@@ -137,3 +142,5 @@ inline constexpr int kDotTiles = 1;
 #undef VILA_EACH
 
 }  // namespace vila::kernels::VILA_ISA_NS
+
+#include "kernels/simd/panel_bytes.h"

@@ -34,6 +34,11 @@
 //   W8  load_w8(const uint8_t*)       64 bytes, 16 rows x 4 columns of signed bytes -127..127, as dot4_s wants them
 //   dot4_s(I32x16 acc, W8 w, A4 a)    acc + sum over 4 columns of (w + kW8Bias) * a, exact; the kernel takes
 //   kW8Bias                           kW8Bias * sum(a) back once per group
+//   PanelS8                           how int8 weights stand in a panel that many rows share: kPanelBytes, unpack,
+//   panel_dot and, where kPanelBytes is 2, widen for the activations; panel_bytes.h serves all but AVX2
+//   hold_in_registers(S4 or I32x16&)  a sum stays in registers between the steps of an unrolled loop
+//   hold_beside_sums(F32x16&)         a scaled dot leaves the registers to the sums if there are few; neither changes a
+//   value, and both are empty where the compiler does so by itself
 //   kFloatRows kFloatTiles            accumulators (rows x tiles of 16) that the registers hold in a float product
 //   kDotRows kDotTiles                the same of an integer product, which has three vectors for each
 // Results must be bitwise equal on every instruction set.
