@@ -44,6 +44,7 @@ class LlamaCpp:
         text = self.api.llama_print_system_info().decode()
         size = self.api.llama_model_size(self.model)
         return {"version": self.api.__version__, "isa": text, "threads": self.threads,
+                "tower_flash_attention": self.encoder.flash_attention,
                 "model": {"Q4_0, Q6_K": size, "tower Q8_0, F16": self.encoder.n_bytes}}  # fmt: skip
 
     def prefill(self, tokens: int) -> float:

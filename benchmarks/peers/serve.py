@@ -74,5 +74,5 @@ def peak_memory() -> int | None:
 
 def image_rows(shape: dict[str, Any]) -> int:
     """Rows that mlp_downsample makes of a picture: one for each 2 x 2 patches of the grid, padded to an even side."""
-    grid = shape["vision"]["image_size"] // shape["vision"]["patch_size"]
+    grid: int = shape["vision"]["image_size"] // shape["vision"]["patch_size"]
     return ((grid + 1) // 2) ** 2
