@@ -1,8 +1,9 @@
-"""llama.cpp through llama-cpp-python: a GGUF of a shape in Q4_0, and its two timed loops."""
+"""llama.cpp through llama-cpp-python: a GGUF of a shape in Q4_0 beside its picture encoder, and the timed loops."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import serve
+from llama_cpp_tower import PictureEncoder, write_tower
 
 Q4_0, Q6_K = gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.Q6_K
 MAX_CONTEXT = 4096
@@ -19,30 +21,35 @@ MAX_CONTEXT = 4096
 class LlamaCpp:
     """A context of llama.cpp. Tokens are given, not chosen: no time of sampling is counted."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int) -> None:
         import llama_cpp
 
         self.api = llama_cpp
         self.threads = threads
+        self.shape = json.loads((folder / "shape.json").read_text(encoding="utf-8"))
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        path = str(folder / "llm.gguf").encode()
+        self.model = llama_cpp.llama_model_load_from_file(path, llama_cpp.llama_model_default_params())
         if not self.model:
-            raise SystemExit(f"{path}: llama.cpp does not load it")
+            raise SystemExit(f"{folder}: llama.cpp does not load llm.gguf")
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = MAX_CONTEXT
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
         self.context = llama_cpp.llama_init_from_model(self.model, params)
+        self.encoder = PictureEncoder(folder / "tower.gguf", self.shape, threads)
 
     def hello(self) -> dict[str, Any]:
         """See serve.Program."""
         text = self.api.llama_print_system_info().decode()
         size = self.api.llama_model_size(self.model)
-        return {"version": self.api.__version__, "isa": text, "threads": self.threads, "model": {"Q4_0, Q6_K": size}}
+        return {"version": self.api.__version__, "isa": text, "threads": self.threads,
+                "tower_flash_attention": self.encoder.flash_attention,
+                "model": {"Q4_0, Q6_K": size, "tower Q8_0, F16": self.encoder.n_bytes}}  # fmt: skip
 
     def prefill(self, tokens: int) -> float:
         """See serve.Program."""
-        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+        self._clear()
         return self._run(tokens)
 
     def decode(self, context: int, tokens: int) -> float:
@@ -50,18 +57,45 @@ class LlamaCpp:
         self.prefill(context)
         return sum(self._run(1) for _ in range(tokens))
 
+    def vision(self) -> float:
+        """See serve.Program: from pixels that llama.cpp has resized and normalised."""
+        return self.encoder.encode()[0]
+
+    def first_token(self, question: int) -> float:
+        """See serve.Program; the prompt has as many rows of the picture as VILA's projector makes."""
+        self._clear()
+        seconds, rows = self.encoder.encode()
+        return seconds + self._run_rows(rows, serve.image_rows(self.shape)) + self._run(question)
+
+    def _clear(self) -> None:
+        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+
     def _run(self, tokens: int) -> float:
         """Seconds for some tokens in one batch, with the logits of the last one."""
         ids = (self.api.llama_token * tokens)(*(3 + i % 97 for i in range(tokens)))
+        return self._decode(self.api.llama_batch_get_one(ids, tokens))
+
+    def _run_rows(self, rows: Any, n_rows: int) -> float:
+        """Seconds for the first `n_rows` rows of floats in one batch."""
+        return self._decode(self.api.llama_batch(n_tokens=n_rows, embd=rows))
+
+    def _decode(self, batch: Any) -> float:
         started = time.perf_counter()
-        status = self.api.llama_decode(self.context, self.api.llama_batch_get_one(ids, tokens))
+        status = self.api.llama_decode(self.context, batch)
         logits = self.api.llama_get_logits_ith(self.context, -1)  # waits for them
         if status or not ctypes.cast(logits, ctypes.c_void_p):
             raise SystemExit(f"llama_decode: status {status}")
         return time.perf_counter() - started
 
 
-def make(shape: dict[str, Any], path: Path) -> None:
+def make(shape: dict[str, Any], folder: Path) -> None:
+    """Writes both files and the shape."""
+    (folder / "shape.json").write_text(json.dumps(shape), encoding="utf-8")
+    write_llm(shape["llm"], folder / "llm.gguf")
+    write_tower(shape, folder / "tower.gguf")
+
+
+def write_llm(shape: dict[str, Any], path: Path) -> None:
     """Writes a GGUF: one layer of random values, written for every layer; no vocabulary."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(MAX_CONTEXT)

@@ -1,7 +1,8 @@
 """OpenVINO: a Llama of a shape as a graph with int4 weights in groups of 128, an int8 head, and a state for the cache.
 
 The graph has the patterns that OpenVINO's own exporters write (compressed weights, rotary embedding, a state that is
-gathered, grown and fed to scaled-dot-product attention), so that the CPU plugin fuses them.
+gathered, grown and fed to scaled-dot-product attention), so that the CPU plugin fuses them. The picture encoder is in
+openvino_tower.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import openvino as ov
 import serve
 from openvino import opset13 as ops
 from openvino.op.util import Variable, VariableInfo
+from openvino_tower import Tower
 
 GROUP = 128
 Node = Any
@@ -24,12 +26,14 @@ Node = Any
 class OpenVino:
     """A compiled graph. Tokens are given, not chosen: no time of sampling is counted."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int) -> None:
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         core = ov.Core()
         self.threads = threads
         self.capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.request = core.compile_model(path / "model.xml", "CPU", settings).create_infer_request()
+        self.request = core.compile_model(folder / "llm.xml", "CPU", settings).create_infer_request()
+        self.tower = core.compile_model(folder / "tower.xml", "CPU", settings).create_infer_request()
+        self.random = np.random.default_rng(0)
         self.past = 0
 
     def hello(self) -> dict[str, Any]:
@@ -46,6 +50,17 @@ class OpenVino:
         """See serve.Program."""
         self.prefill(context)
         return sum(self._run(1) for _ in range(tokens))
+
+    def vision(self) -> float:
+        """See serve.Program: from normalised pixels."""
+        shape = tuple(self.tower.get_input_tensor().shape)
+        pixels = 2 * self.random.random(shape, np.float32) - 1
+        started = time.perf_counter()
+        rows = self.tower.infer([pixels])[0]
+        seconds = time.perf_counter() - started
+        if not np.isfinite(rows).all():
+            raise SystemExit("OpenVINO: expected finite rows of a picture")
+        return seconds
 
     def _run(self, tokens: int) -> float:
         """Seconds for some tokens in one inference, with the logits of the last one."""
@@ -183,13 +198,14 @@ class _Graph:
         return ops.matmul(x, ops.convert(factors, np.float32), transpose_a=False, transpose_b=True)
 
 
-def make(shape: dict[str, Any], path: Path) -> None:
-    """Writes the graph into a new folder."""
-    unfit = {name: shape[name] for name in ("dim", "ffn_dim") if shape[name] % GROUP}
+def make(shape: dict[str, Any], folder: Path) -> None:
+    """Writes both graphs."""
+    llm = shape["llm"]
+    unfit = {name: llm[name] for name in ("dim", "ffn_dim") if llm[name] % GROUP}
     if unfit:
         raise SystemExit(f"OpenVINO: expected multiples of {GROUP}, got {unfit}")
-    path.mkdir()
-    ov.save_model(_Graph(shape).model(), path / "model.xml", compress_to_fp16=False)
+    ov.save_model(_Graph(llm).model(), folder / "llm.xml", compress_to_fp16=False)
+    ov.save_model(Tower(shape).model(), folder / "tower.xml", compress_to_fp16=False)
 
 
 if __name__ == "__main__":

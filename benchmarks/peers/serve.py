@@ -1,4 +1,4 @@
-"""What the programs that are compared have in common: commands come on stdin, seconds go to stdout, one JSON line each.
+"""What the programs that are compared have in common: commands come on stdin, answers go to stdout, one JSON line each.
 
 This file and its neighbours run in environments of their own: they import the standard library and their program only.
 """
@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+STATUS = Path("/proc/self/status")
+
 
 class Program(Protocol):
-    """A loaded model of one program."""
+    """A loaded model of one program; it has those of the tasks that compare_peers.py lists for it."""
 
     def hello(self) -> dict[str, Any]:
         """Version and settings, for the report."""
@@ -26,12 +28,20 @@ class Program(Protocol):
     def decode(self, context: int, tokens: int) -> float:
         """Seconds to generate `tokens` tokens, one by one, after `context` others."""
 
+    def vision(self) -> float:
+        """Seconds from a new picture of the tower's size to rows of the language model's width."""
+
+    def first_token(self, question: int) -> float:
+        """Seconds from a new picture of the tower's size and `question` tokens to the logits of the first answer."""
+
 
 def main(make: Callable[[dict[str, Any], Path], None], load: Callable[[Path, int], Program]) -> None:
-    """`make SHAPE.json FILE` writes a model of a shape; `serve FILE --threads N` answers until stdin ends.
+    """`make SHAPE.json FOLDER` writes a model of a shape; `serve FOLDER --threads N` answers until stdin ends.
+
+    A command is the name of a task and its numbers, or `memory`: the peak resident set in bytes, null if unknown.
 
     Args:
-        make: Writes a model: the "llm" section of a vila_engine config.json, and where to write.
+        make: Writes a model into a new folder: the sections "llm" to "video" of a vila_engine config.json, and where.
         load: Loads it with a number of threads.
     """
     parser = argparse.ArgumentParser()
@@ -40,8 +50,9 @@ def main(make: Callable[[dict[str, Any], Path], None], load: Callable[[Path, int
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     if args.verb == "make":
-        shape, target = args.paths
-        make(json.loads(shape.read_text(encoding="utf-8")), target)
+        shape, folder = args.paths
+        folder.mkdir()
+        make(json.loads(shape.read_text(encoding="utf-8")), folder)
         return
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the program itself prints is no answer
@@ -49,5 +60,19 @@ def main(make: Callable[[dict[str, Any], Path], None], load: Callable[[Path, int
     print(json.dumps(program.hello()), file=answers, flush=True)
     for line in sys.stdin:
         task, *numbers = line.split()
-        seconds = getattr(program, task)(*map(int, numbers))
-        print(json.dumps(seconds), file=answers, flush=True)
+        answer = peak_memory() if task == "memory" else getattr(program, task)(*map(int, numbers))
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def peak_memory() -> int | None:
+    """The largest resident set of this process in bytes, mapped files included; None where the system has no /proc."""
+    if not STATUS.exists():
+        return None
+    lines = STATUS.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def image_rows(shape: dict[str, Any]) -> int:
+    """Rows that mlp_downsample makes of a picture: one for each 2 x 2 patches of the grid, padded to an even side."""
+    grid: int = shape["vision"]["image_size"] // shape["vision"]["patch_size"]
+    return ((grid + 1) // 2) ** 2
