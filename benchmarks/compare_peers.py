@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -205,6 +206,7 @@ def make_model(name: str, python: Path, work: Path, preset: str) -> Path:
     tell(f"making the {preset} shape for {own}")
     shape, partial = path.with_suffix(".json"), path.with_suffix(".partial")
     shape.write_text(json.dumps(preset_config(preset)), encoding="utf-8")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that failed
     subprocess.run([python, runner(name), "make", shape, partial], check=True)
     partial.rename(path)
     return path

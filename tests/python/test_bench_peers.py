@@ -162,6 +162,22 @@ def test_models_that_are_there_are_used(peers: ModuleType, tmp_path: Path) -> No
     assert peers.install("openvino", tmp_path, 1) == tmp_path / "openvino" / "bin" / "python"
 
 
+def test_a_model_is_made_again_after_a_failure(
+    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a runner that fails at first; a half-made folder is in nobody's way."""
+    script = tmp_path / "run.py"
+    make = "import pathlib, sys\nfolder = pathlib.Path(sys.argv[3])\nfolder.mkdir()\n(folder / 'shape').touch()\n"
+    monkeypatch.setattr(peers, "runner", lambda _: script)
+    (tmp_path / "models").mkdir()
+    script.write_text(make + "sys.exit(1)\n", encoding="utf-8")
+    with pytest.raises(subprocess.CalledProcessError):
+        peers.make_model("openvino", Path(sys.executable), tmp_path, "tiny")
+    script.write_text(make, encoding="utf-8")
+    path = peers.make_model("openvino", Path(sys.executable), tmp_path, "tiny")
+    assert [file.name for file in path.iterdir()] == ["shape"]
+
+
 def test_every_program_has_a_runner(peers: ModuleType) -> None:
     for name in (peers.OURS, *peers.PEERS):
         assert peers.runner(name).is_file()
