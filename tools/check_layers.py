@@ -84,17 +84,18 @@ CXX_SUFFIXES = {".h", ".cpp", ".cu", ".cuh", ".in"}
 # Module or package of python/vila_engine -> what it may import of its own package. "_core" is the C++ engine.
 PYTHON_ROOMS: dict[str, frozenset[str]] = {
     "_core": frozenset(),
-    "__init__": frozenset({"_core", "engine", "query"}),
+    "__init__": frozenset({"_core", "engine", "query", "results"}),
     "__main__": frozenset({"cli"}),
     "media": frozenset({"_core"}),
     "query": frozenset({"_core"}),
-    "engine": frozenset({"_core", "media", "query"}),
+    "results": frozenset(),
+    "engine": frozenset({"_core", "media", "query", "results"}),
     "convert": frozenset({"_core"}),
     "parity": frozenset({"_core", "engine", "media", "query", "convert"}),
     "evaluate": frozenset({"_core", "engine", "media"}),
     "train": frozenset({"_core", "engine", "media", "convert", "evaluate"}),
-    "bench": frozenset({"_core", "engine", "media", "query", "convert"}),
-    "demo": frozenset({"_core", "engine", "media", "convert", "parity", "evaluate"}),
+    "bench": frozenset({"_core", "engine", "media", "query", "results", "convert"}),
+    "demo": frozenset({"_core", "engine", "media", "results", "convert", "parity", "evaluate"}),
     "server": frozenset({"_core", "engine", "media"}),
     "cli": frozenset({"_core", "engine", "media", "convert", "parity", "bench", "evaluate", "train", "demo", "server"}),
 }

@@ -10,8 +10,9 @@ from vila_engine._core import (
     UnsupportedError,
     __version__,
 )
-from vila_engine.engine import Chat, Model, Piece, Result, Stream, Timings, Usage, load
+from vila_engine.engine import Chat, Model, Stream, load
 from vila_engine.query import ChatMessage, Sampling
+from vila_engine.results import Piece, Result, Timings, Usage
 
 __all__ = [
     "CapacityError",

@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +26,7 @@ from vila_engine.query import (
     checked_sampling,
     checked_text,
 )
+from vila_engine.results import Piece, Result, Timings, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -34,66 +34,7 @@ if TYPE_CHECKING:
     from vila_engine.media import ImageLike, VideoLike
 
 FloatArray = npt.NDArray[np.float32]
-FinishReason = Literal["stop", "length", "cancelled"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One generated token.
-
-    Attributes:
-        text: What became complete with it: whole characters, possibly none.
-        token_id: Its id.
-        logprob: Its natural-log probability under the model's unmodified distribution.
-    """
-
-    text: str
-    token_id: int
-    logprob: float
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Token counts. `prompt_tokens` includes `image_tokens`; `cached_tokens` of them were computed before.
-
-    With prompt lookup `proposed_tokens` were guessed from earlier text and `accepted_tokens` of them were right.
-    """
-
-    prompt_tokens: int
-    image_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    proposed_tokens: int
-    accepted_tokens: int
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Wall times in seconds: loading the model, encoding pictures, running the prompt, generating."""
-
-    load: float
-    image: float
-    prefill: float
-    decode: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished answer.
-
-    Attributes:
-        text: The answer without white space at its ends.
-        token_ids: All generated ids, an end-of-sequence token included.
-        finish_reason: "stop", "length" or "cancelled".
-        usage: Token counts.
-        timings: Wall times.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
+KvCache = Literal["f16", "f32", "int8"]
 
 
 class Stream:
@@ -463,7 +404,7 @@ def load(
     threads: int | None = None,
     isa: str | None = None,
     memory: Literal["fast", "mapped"] = "fast",
-    kv_cache: Literal["f16", "f32", "int8"] = "f16",
+    kv_cache: KvCache = "f16",
     max_context: int | None = None,
     conv_mode: str | None = None,
 ) -> Model:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,11 @@ import numpy.typing as npt
 from vila_engine._core import CheckpointError, InvalidArgument, kernel_names
 from vila_engine.convert import convert
 from vila_engine.convert.conversion import Weights
-from vila_engine.engine import Model, load
+from vila_engine.engine import KvCache, Model, load
 from vila_engine.media import load_image
 from vila_engine.query import Query, checked_messages
 
 Array = npt.NDArray[np.float32]
-KvCache = Literal["f32", "f16", "int8"]
 
 KL_BOUND = 1e-3
 """Mean Kullback-Leibler divergence, in nats, that int8 activations may add to the dequantised model's distribution, and

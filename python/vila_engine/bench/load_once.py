@@ -10,18 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any, Literal
+from typing import Any
 
 from vila_engine._core import InternalError
 from vila_engine.bench.machine import kib_of
 from vila_engine.bench.phases import PICTURE_SIZE, QUESTION_TOKENS
 from vila_engine.bench.prompts import Prompts
-from vila_engine.engine import load
+from vila_engine.engine import KvCache, load
 
 
-def measure(
-    folder: str, threads: int, isa: str, kv_cache: Literal["f16", "f32", "int8"] = "f16", *, answer: bool
-) -> dict[str, Any]:
+def measure(folder: str, threads: int, isa: str, kv_cache: KvCache = "f16", *, answer: bool) -> dict[str, Any]:
     """Loads and decodes in this process."""
     started = time.perf_counter()
     with load(folder, threads=threads, isa=isa, kv_cache=kv_cache, conv_mode="plain") as model:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from vila_engine._core import InternalError
 from vila_engine.bench.limits import Limits, ModelWork, Work
 from vila_engine.bench.prompts import Prompts
-from vila_engine.engine import Model, Result
+from vila_engine.engine import Model
+from vila_engine.results import Result
 
 Phase = Literal["vision", "prefill", "decode", "first_token", "load"]
 Unit = Literal["seconds", "tokens_per_second"]

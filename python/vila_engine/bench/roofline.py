@@ -98,7 +98,7 @@ def _draw_roofs(axis: Any, limits: dict[str, Any], span: tuple[float, float]) ->
 
     bandwidth = limits["read_bytes_per_second"]
     for name, label, color in (
-        ("dot_macs_per_second", "int8 dot product", INTEGER),
+        ("dot_macs_per_second", "integer dot product", INTEGER),
         ("fma_macs_per_second", "f32 multiply-add", FLOAT),
     ):
         peak = limits[name]

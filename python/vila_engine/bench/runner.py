@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vila_engine._core import InternalError, InvalidArgument
 from vila_engine.bench.folder import matrix_formats_of, write_model
@@ -19,10 +19,9 @@ from vila_engine.bench.limits import Limits, ModelWork
 from vila_engine.bench.machine import describe_machine, measure_limits, usable_isas
 from vila_engine.bench.phases import PHASES, Bench, Measured, Phase, Tick
 from vila_engine.convert.conversion import Weights
-from vila_engine.engine import load
+from vila_engine.engine import KvCache, load
 
 Report = dict[str, Any]
-KvCache = Literal["f16", "f32", "int8"]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def report_table(report: dict[str, Any]) -> str:
     for limit in machine["limits"]:
         lines.append(
             f"limits of {limit['isa']}, {limit['threads']} threads: {limit['read_bytes_per_second'] / GIGA:.1f} GB/s, "
-            f"int8 dot {limit['dot_macs_per_second'] / GIGA:.0f} and f32 fma {limit['fma_macs_per_second'] / GIGA:.0f} "
+            f"dot {limit['dot_macs_per_second'] / GIGA:.0f} and f32 fma {limit['fma_macs_per_second'] / GIGA:.0f} "
             f"GMAC/s"
         )
     rows = [_row(result) for result in report["results"]]

@@ -10,7 +10,8 @@ from typing import Any
 
 from vila_engine._core import IoError
 from vila_engine.demo.examples import Example
-from vila_engine.engine import Model, Result, load
+from vila_engine.engine import Model, load
+from vila_engine.results import Result
 
 MODEL = Path(__file__).parent / "model"
 KNOWS = (
