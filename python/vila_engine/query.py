@@ -27,7 +27,7 @@ class Sampling(TypedDict, total=False):
 
     max_new_tokens (512); temperature (0.0: greedy); top_p (1.0); top_k (0: off); min_p (0.0); repetition_penalty (1.0);
     seed (0); stop (strings that end the answer); ignore_eos (False); num_beams (1: no beam search);
-    prompt_lookup (0: off; else the most tokens that a step proposes from earlier text: the same answer, sooner).
+    prompt_lookup (0: off; else most tokens that a step proposes from earlier text: the same answer in fewer passes).
     """
 
     max_new_tokens: int
