@@ -18,7 +18,7 @@ from vila_engine._core import InvalidArgument
 from vila_engine.bench import machine, runner
 from vila_engine.bench.folder import matrix_formats_of, tokenizer_spec, write_model
 from vila_engine.bench.limits import Limits, ModelWork, Work
-from vila_engine.bench.phases import PHASES, Measured
+from vila_engine.bench.phases import PHASES, Measured, Meter, Reading
 from vila_engine.bench.presets import PRESETS, preset_config, source_of
 from vila_engine.bench.prompts import Prompts
 from vila_engine.bench.runner import Options, run_bench
@@ -98,10 +98,32 @@ def test_the_shortest_time_is_that_of_memory_or_arithmetic() -> None:
 
 def test_shares_of_times_and_rates() -> None:
     tasks = [Work(n_bytes=20), Work(dot_macs=12)]  # 2 s and 3 s, one after the other
-    time = Measured("first_token", "seconds", [9.0, 10.0, 40.0], tasks)
-    assert (time.median, time.limit(SLOW), time.share(SLOW)) == (10.0, 5.0, 0.5)
-    rate = Measured("prefill", "tokens_per_second", [1.0, 0.5, 3.0], tasks, tokens=20)
-    assert (rate.median, rate.limit(SLOW), rate.share(SLOW)) == (1.0, 4.0, 0.25)
+    time = Measured("first_token", "seconds", [Reading(value, SLOW) for value in (8.0, 10.0, 40.0)], tasks)
+    assert (time.median, time.limit, time.shares) == (10.0, 5.0, [0.625, 0.5, 0.125])
+    twice = Limits(20.0, 8.0, 4.0)  # the machine's other mood
+    readings = [Reading(1.0, SLOW), Reading(4.0, twice), Reading(3.0, SLOW)]
+    rate = Measured("prefill", "tokens_per_second", readings, tasks, tokens=20)
+    assert (rate.median, rate.limits, rate.limit) == (3.0, [4.0, 8.0, 4.0], 4.0)
+    assert (rate.shares, rate.bound) == ([0.25, 0.5, 0.75], "compute")
+
+
+def test_a_repetition_stands_between_two_measurements_of_the_limits() -> None:
+    order: list[str] = []
+    speeds = iter([Limits(9.0, 1.0, 1.0), Limits(1.0, 2.0, 1.0), Limits(5.0, 1.0, 1.0)])
+
+    def measure() -> Limits:
+        order.append("limits")
+        return next(speeds)
+
+    def once() -> float:
+        order.append("task")
+        return float(len(order))
+
+    meter = Meter(measure, 2, lambda label, done, total: order.append(f"{label} {done}/{total}"))
+    readings = meter.repeat("x", once)
+    assert order == ["x 0/3", "task", "limits", "x 1/3", "task", "limits", "x 2/3", "task", "limits"]
+    assert readings == [Reading(5.0, Limits(9.0, 2.0, 1.0)), Reading(8.0, Limits(5.0, 2.0, 1.0))]
+    assert meter.best == Limits(9.0, 2.0, 1.0)
 
 
 def test_decode_reads_all_matrices_and_the_cache() -> None:
@@ -245,17 +267,16 @@ def test_a_whole_benchmark(capsys: pytest.CaptureFixture[str], limits: list[tupl
         assert 0 < result["min"] <= result["median"] <= result["max"]
         assert result[result["unit"]] == result["median"] == sorted(result["values"])[1]
         assert result["limit"] > 0
-        share = result["limit"] / result["median"]
-        assert result["share_of_limit"] == pytest.approx(share if result["unit"] == "seconds" else 1 / share)
+        assert result["share_of_limit"] == sorted(result["shares"])[1] > 0
     by_phase = {result["phase"]: result for result in report["results"]}
     assert by_phase["decode"]["context"] == 24
     assert by_phase["decode"]["tokens_per_second"] > 0
     assert by_phase["prefill"]["prompt_tokens"] == 32
     assert by_phase["first_token"]["image_tokens"] == 4
     assert by_phase["load"]["peak_bytes"] > 1e6
-    assert limits == [("scalar", 1)] * 7 + [("scalar", 2)] * 7  # before the first figure and after each
+    assert limits == [("scalar", 1)] * 24 + [("scalar", 2)] * 24  # before the first repetition of six and after each
     measured = report["machine"]["limits"]
-    assert [limit["read_bytes_per_second"] for limit in measured] == [7e9, 14e9]  # the best of all measurements
+    assert [limit["read_bytes_per_second"] for limit in measured] == [24e9, 48e9]  # the best of all measurements
     assert report["notes"] == ["decode 4096 left out: the model's context is 4096 tokens"]
     assert report["model"]["source"] == "random-tiny"
     assert report["machine"]["cores"] >= 1

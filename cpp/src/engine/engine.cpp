@@ -116,8 +116,8 @@ FloatArray Engine::vision_features(ImageView image) const {
   const std::int64_t rows = vision.n_features();
   const std::int64_t cols = vision.feature_dim();
   FloatArray result{std::vector<float>(static_cast<std::size_t>(rows * cols)), {rows, cols}};
-  Workspace workspace;
-  ExecContext ctx = state_->context(workspace);
+  const WorkspacePool::Lease workspace = state_->workspaces.take();
+  ExecContext ctx = state_->context(*workspace);
   vision.features(ctx, pixels, {result.data.data(), rows, cols, cols});
   return result;
 }
@@ -128,8 +128,8 @@ FloatArray Engine::encode_image(ImageView image) const {
   const std::int64_t rows = vision.n_tokens();
   const std::int64_t cols = state_->config.llm.dim;
   FloatArray result{std::vector<float>(static_cast<std::size_t>(rows * cols)), {rows, cols}};
-  Workspace workspace;
-  ExecContext ctx = state_->context(workspace);
+  const WorkspacePool::Lease workspace = state_->workspaces.take();
+  ExecContext ctx = state_->context(*workspace);
   vision.encode(ctx, pixels, {result.data.data(), rows, cols, cols});
   return result;
 }

@@ -200,7 +200,8 @@ TokenEvent Generation::State::emit(const Choice& choice) {
 std::optional<TokenEvent> Generation::State::next() {
   if (reason != FinishReason::running) return std::nullopt;
   try {
-    ExecContext ctx = engine().context(session->workspace, &cancel);
+    const WorkspacePool::Lease workspace = engine().workspaces.take();
+    ExecContext ctx = engine().context(*workspace, &cancel);
     ctx.check_stop();
     if (!started) {
       prefill(ctx, {logits.data(), 1, engine().config.llm.vocab_size, engine().config.llm.vocab_size});
@@ -224,7 +225,8 @@ FloatArray Generation::logits_of(Generation generation) {
   const auto rows = static_cast<std::int64_t>(state.position_ids.size());
   const std::int64_t vocab = engine.config.llm.vocab_size;
   FloatArray result{std::vector<float>(static_cast<std::size_t>(rows * vocab)), {rows, vocab}};
-  ExecContext ctx = engine.context(state.session->workspace, &state.cancel);
+  const WorkspacePool::Lease workspace = engine.workspaces.take();
+  ExecContext ctx = engine.context(*workspace, &state.cancel);
   state.prefill(ctx, {result.data.data(), rows, vocab, vocab});
   return result;
 }

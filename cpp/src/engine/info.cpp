@@ -1,8 +1,8 @@
 #include <string>
 
 #include "engine/state.h"
-#include "io/huge_buffer.h"
 #include "io/json.h"
+#include "tensor/huge_buffer.h"
 
 namespace vila {
 namespace {

@@ -9,6 +9,7 @@
 
 #include "kernels/kernel_table.h"
 #include "models/config.h"
+#include "tensor/huge_buffer.h"
 
 namespace vila {
 
@@ -18,11 +19,6 @@ class KvCache {
  public:
   /// Room for `capacity` positions. Throws CapacityError when the address space cannot be had.
   KvCache(const LlamaConfig& config, std::int64_t capacity, kernels::KvType type);
-  KvCache(KvCache&& other) noexcept;
-  KvCache& operator=(KvCache&& other) noexcept;
-  KvCache(const KvCache&) = delete;
-  KvCache& operator=(const KvCache&) = delete;
-  ~KvCache();
 
   [[nodiscard]] std::span<const kernels::KvLayout> layers() const { return layers_; }
   [[nodiscard]] std::int64_t capacity() const { return layers_.front().capacity; }
@@ -38,8 +34,7 @@ class KvCache {
 
  private:
   std::vector<kernels::KvLayout> layers_;
-  std::byte* memory_ = nullptr;
-  std::size_t memory_bytes_ = 0;
+  HugeBuffer memory_;
 };
 
 }  // namespace vila

@@ -3,8 +3,8 @@
 #include <chrono>
 #include <vector>
 
-#include "io/huge_buffer.h"
 #include "kernels/dispatch.h"
+#include "tensor/huge_buffer.h"
 #include "threading/thread_pool.h"
 #include "threading/topology.h"
 #include "vila/engine.h"

@@ -13,6 +13,7 @@
 #include "io/checkpoint.h"
 #include "models/llama.h"
 #include "models/vision_encoder.h"
+#include "tensor/workspace_pool.h"
 #include "text/detokenizer.h"
 #include "text/tokenizer.h"
 #include "vila/engine.h"
@@ -34,6 +35,7 @@ struct Engine::State {
   std::unique_ptr<VisionEncoder> vision;
   std::unique_ptr<LlamaModel> llm;
   double load_seconds = 0;
+  mutable WorkspacePool workspaces;
 
   [[nodiscard]] ExecContext context(Workspace& workspace, const std::atomic<bool>* stop = nullptr) const {
     return {*kernels, *pool, workspace, stop};
@@ -48,8 +50,7 @@ struct Session::State {
   std::shared_ptr<const Engine::State> engine;
   KvCache cache;
   std::vector<PositionKey> keys;  // of the positions in the cache
-  Workspace workspace;
-  bool busy = false;  // a Generation is open
+  bool busy = false;              // a Generation is open
 
   State(std::shared_ptr<const Engine::State> e, KvCache c) : engine(std::move(e)), cache(std::move(c)) {}
 };

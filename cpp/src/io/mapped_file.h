@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <span>
 
-#include "io/huge_buffer.h"
+#include "tensor/huge_buffer.h"
 #include "threading/thread_pool.h"
 
 namespace vila {

@@ -20,6 +20,11 @@ inline constexpr std::int64_t kPanelColumns = 512;
 inline constexpr std::int64_t kPanelGroups = 16;
 inline constexpr std::int64_t kPrefetchBytes = 1536;
 
+// Few rows ask for weights this far ahead, and for scales and zero points this many groups ahead, for the second cache
+// level: the first one has too few lines under way to keep up with memory.
+inline constexpr std::int64_t kStreamAhead = 4096;
+inline constexpr std::int64_t kScalesAhead = 8;
+
 /// What a weight kind contributes: how 4 or 8 columns are loaded, and the integer sum of one group of activations. In
 /// panels values take kPanelBytes, so do the activations beside them: a vector has 4 / kPanelBytes columns of 16 rows.
 struct Int4 {
@@ -92,11 +97,11 @@ constexpr std::int64_t tile_stride(std::int64_t k_padded) {
   return k_padded * 64 / Kind::kColumnsPerLoad;
 }
 
-/// One load of NT tiles straight from memory onto the sums of MR rows.
+/// One load of NT tiles straight from memory onto the sums of MR rows; what lies `ahead` bytes further is asked for.
 template <class Kind, int MR, int NT>
-VILA_INLINE void stream_load(const std::uint8_t* w, std::int64_t stride, const std::int8_t* a, std::int64_t a_stride,
-                             typename Kind::Sum (&sum)[MR][NT]) {
-  VILA_UNROLL for (int t = 0; t < NT; ++t) prefetch(w + t * stride + kPrefetchBytes);
+VILA_INLINE void stream_load(const std::uint8_t* w, std::int64_t stride, std::int64_t ahead, const std::int8_t* a,
+                             std::int64_t a_stride, typename Kind::Sum (&sum)[MR][NT]) {
+  VILA_UNROLL for (int t = 0; t < NT; ++t) prefetch_l2(w + t * stride + ahead);
   if constexpr (Kind::kColumnsPerLoad == 8) {
     W4 nibbles[NT];
     VILA_UNROLL for (int t = 0; t < NT; ++t) nibbles[t] = load_w4(w + t * stride);
@@ -114,6 +119,16 @@ VILA_INLINE void stream_load(const std::uint8_t* w, std::int64_t stride, const s
   }
 }
 
+/// Asks for the scales, zero points and offsets of a later group of a tile; `at` is that of group g.
+VILA_INLINE void prefetch_scales(const MatmulQArgs& p, std::int64_t at, std::int64_t g) {
+  constexpr std::int64_t kAhead = 16 * kScalesAhead;
+  if (g % 2 == 0) {  // a line holds f16 for two groups, bytes for four
+    prefetch_l2(p.w_scale + at + kAhead);
+    if (p.w_offset != nullptr) prefetch_l2(p.w_offset + at + kAhead);
+    if (p.w_zero != nullptr && g % 4 == 0) prefetch_l2(p.w_zero + at + kAhead);
+  }
+}
+
 /// Rows row..row+MR of tiles tile..tile+NT, weights straight from memory.
 template <class Kind, int MR, int NT>
 inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t tile) {
@@ -125,6 +140,9 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
   F32x16 acc[MR][NT];
   VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32(); }
   for (std::int64_t g = 0; g < groups; ++g) {
+    // Behind the end of these tiles come the next NT, not the second of these.
+    const bool inside = (g + 1) * p.group * 64 / Kind::kColumnsPerLoad + kStreamAhead <= stride;
+    const std::int64_t ahead = inside ? kStreamAhead : kStreamAhead + (NT - 1) * stride;
     F32x16 dots[MR][NT];
     VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32(); }
     for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part) {
@@ -133,7 +151,7 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
         VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
       }
       for (std::int64_t k = 0; k < p.a_group; k += Kind::kColumnsPerLoad, w += 64, a += Kind::kColumnsPerLoad) {
-        stream_load<Kind, MR, NT>(w, stride, a, p.k_padded, sum);
+        stream_load<Kind, MR, NT>(w, stride, ahead, a, p.k_padded, sum);
       }
       VILA_UNROLL for (int r = 0; r < MR; ++r) {
         const F32x16 a_scale = splat(p.a_scale[(row + r) * groups * parts + part]);
@@ -142,6 +160,7 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
     }
     VILA_UNROLL for (int t = 0; t < NT; ++t) {
       const std::int64_t at = ((tile + t) * groups + g) * 16;
+      prefetch_scales(p, at, g);
       const F32x16 w_scale = load_f16(p.w_scale + at);
       const F32x16 offset = load_offset<Kind>(p, at, w_scale);
       VILA_UNROLL for (int r = 0; r < MR; ++r) {

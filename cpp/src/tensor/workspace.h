@@ -1,12 +1,13 @@
 // Arena for activations: bump allocation inside frames that nest like the call stack. Grows while warming up; once the
-// largest pass has run it allocates nothing any more.
+// largest pass has run it allocates nothing any more. It lies on huge pages: rows of 4304 floats, all of them touched
+// for every few columns of output, need another 4 KiB page each.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "tensor/huge_buffer.h"
 #include "tensor/tensor.h"
 
 namespace vila {
@@ -31,7 +32,7 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  /// 64-byte aligned, uninitialised. Valid until the enclosing frame goes.
+  /// 64-byte aligned, uninitialised. Valid until the enclosing frame goes. Throws CapacityError.
   void* allocate(std::size_t bytes);
   template <class T>
   T* allocate(std::int64_t count) {
@@ -42,17 +43,15 @@ class Workspace {
   [[nodiscard]] std::size_t capacity_bytes() const;
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
   struct Block {
-    std::unique_ptr<std::byte, Free> data;
+    HugeBuffer data;
     std::size_t size = 0;
   };
   std::vector<Block> blocks_;
-  std::size_t block_ = 0;  // index of the block in use
-  std::size_t used_ = 0;   // bytes used of it
-  int depth_ = 0;          // open frames
+  std::size_t next_block_ = std::size_t{2} << 20;  // smallest size of a new block
+  std::size_t block_ = 0;                          // index of the block in use
+  std::size_t used_ = 0;                           // bytes used of it
+  int depth_ = 0;                                  // open frames
 };
 
 }  // namespace vila

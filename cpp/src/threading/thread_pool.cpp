@@ -20,8 +20,9 @@ void pause_cpu() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { worker_loop(); });
+ThreadPool::ThreadPool(int threads)
+    : shares_(std::make_unique<Share[]>(static_cast<std::size_t>(std::max(threads, 1)))) {
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker_loop(i); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -31,15 +32,18 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::work() {
-  while (true) {
-    const std::int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-    if (begin >= n_) return;
-    try {
-      call_(context_, begin, std::min(begin + grain_, n_));
-    } catch (...) {
-      const std::scoped_lock lock(error_mutex_);
-      if (!error_) error_ = std::current_exception();
+void ThreadPool::work(int thread) {
+  for (int i = 0; i < size(); ++i) {
+    Share& share = shares_[static_cast<std::size_t>((thread + i) % size())];
+    while (true) {
+      const std::int64_t begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
+      if (begin >= share.end) break;
+      try {
+        call_(context_, begin, std::min(begin + grain_, share.end));
+      } catch (...) {
+        const std::scoped_lock lock(error_mutex_);
+        if (!error_) error_ = std::current_exception();
+      }
     }
   }
 }
@@ -57,7 +61,7 @@ void ThreadPool::leave() {
   if (state_.fetch_sub(1, std::memory_order_release) == 1) state_.notify_one();
 }
 
-void ThreadPool::worker_loop() {
+void ThreadPool::worker_loop(int thread) {
   std::uint32_t seen = 0;
   while (true) {
     const auto deadline = std::chrono::steady_clock::now() + kSpin;
@@ -68,7 +72,7 @@ void ThreadPool::worker_loop() {
     seen = generation_.load(std::memory_order_acquire);
     if (quit_.load(std::memory_order_relaxed)) return;
     if (enter()) {
-      work();
+      work(thread);
       leave();
     }
   }
@@ -78,14 +82,18 @@ void ThreadPool::run(std::int64_t n, std::int64_t grain, Call call, void* contex
   const std::scoped_lock lock(region_);
   call_ = call;
   context_ = context;
-  n_ = n;
   grain_ = std::max<std::int64_t>(grain, 1);
   error_ = nullptr;
-  next_.store(0, std::memory_order_relaxed);
+  const std::int64_t pieces = (n + grain_ - 1) / grain_;
+  for (std::int64_t i = 0; i < size(); ++i) {
+    Share& share = shares_[static_cast<std::size_t>(i)];
+    share.next.store(pieces * i / size() * grain_, std::memory_order_relaxed);
+    share.end = std::min(pieces * (i + 1) / size() * grain_, n);
+  }
   state_.store(kOpen, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
-  work();
+  work(0);
   state_.fetch_and(~kOpen, std::memory_order_relaxed);
   const auto deadline = std::chrono::steady_clock::now() + kSpin;
   for (auto inside = state_.load(std::memory_order_acquire); inside > 0;

@@ -23,8 +23,9 @@ class ThreadPool {
 
   [[nodiscard]] int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls f(begin, end) over 0..n in pieces of `grain` that threads take as they come free. Results must not depend on
-  /// which thread takes what. The first exception is rethrown here after all pieces have ended.
+  /// Calls f(begin, end) over 0..n in pieces of `grain`. Every thread begins with a share of its own, so that it reads
+  /// memory from front to back, and then takes what is left of the others' shares. Results must not depend on which
+  /// thread takes what. The first exception is rethrown here after all pieces have ended.
   template <class F>
   void parallel_for(std::int64_t n, std::int64_t grain, F&& f) {
     if (n <= 0) return;
@@ -40,10 +41,15 @@ class ThreadPool {
  private:
   using Call = void (*)(void* context, std::int64_t begin, std::int64_t end);
   void run(std::int64_t n, std::int64_t grain, Call call, void* context);
-  void work();
+  void work(int thread);
   bool enter();
   void leave();
-  void worker_loop();
+  void worker_loop(int thread);
+
+  struct alignas(64) Share {
+    std::atomic<std::int64_t> next{0};
+    std::int64_t end = 0;
+  };
 
   static constexpr std::uint32_t kOpen = 1U << 31;  // in state_: workers may enter the region
 
@@ -53,12 +59,12 @@ class ThreadPool {
   // The region's description; written while nobody is inside, read after entering.
   Call call_ = nullptr;
   void* context_ = nullptr;
-  std::int64_t n_ = 0, grain_ = 1;
+  std::int64_t grain_ = 1;
   std::exception_ptr error_;
   std::mutex error_mutex_;
 
   alignas(64) std::atomic<std::uint32_t> generation_{0};
-  alignas(64) std::atomic<std::int64_t> next_{0};
+  std::unique_ptr<Share[]> shares_;                  // one per thread; the caller's is the first
   alignas(64) std::atomic<std::uint32_t> state_{0};  // kOpen plus the number of workers inside
   std::atomic<bool> quit_{false};
 };

@@ -15,9 +15,9 @@ from typing import Any
 
 from vila_engine._core import InternalError, InvalidArgument
 from vila_engine.bench.folder import matrix_formats_of, write_model
-from vila_engine.bench.limits import Limits, ModelWork
+from vila_engine.bench.limits import ModelWork
 from vila_engine.bench.machine import describe_machine, measure_limits, usable_isas
-from vila_engine.bench.phases import PHASES, Bench, Measured, Phase, Tick
+from vila_engine.bench.phases import PHASES, Bench, Measured, Meter, Phase, Tick
 from vila_engine.convert.conversion import Weights
 from vila_engine.engine import KvCache, load
 
@@ -142,28 +142,21 @@ def _check(options: Options) -> None:
 
 
 def _measure(config: _Config, options: Options, run: _Run, tick: Tick) -> None:
-    """All phases of one configuration, each between two measurements of the limits, of which the better ones count.
-
-    A shared machine has moods: a limit that was measured minutes away from a figure says nothing about it.
-    """
+    """All phases of one configuration."""
 
     def told(label: str, done: int, total: int) -> None:
         tick(f"{config.isa}, {config.threads} threads: {label}", done, total)
 
-    told("limits", 0, 1)
-    before = best = measure_limits(config.isa, config.threads)
+    meter = Meter(lambda: measure_limits(config.isa, config.threads), options.repeats, told)
     named = {"isa": config.isa, "threads": config.threads}
-    for figure in _figures(config, options, run.notes, told):
-        told("limits", 0, 1)
-        after = measure_limits(config.isa, config.threads)
-        run.results.append({**_entry(figure, before.best(after)), **named})
-        before, best = after, best.best(after)
-    run.limits.append({**named, **vars(best)})
+    run.results += [{**_entry(figure), **named} for figure in _figures(config, options, run.notes, meter)]
+    if meter.best:
+        run.limits.append({**named, **vars(meter.best)})
 
 
-def _figures(config: _Config, options: Options, notes: list[str], tick: Tick) -> Iterator[Measured]:
+def _figures(config: _Config, options: Options, notes: list[str], meter: Meter) -> Iterator[Measured]:
     if "load" in options.phases:  # first, so that the memory of this process does not hold the model as well
-        yield _load_phase(config, options.repeats, tick)
+        yield _load_phase(config, meter)
     if set(options.phases) == {"load"}:
         return
 
@@ -178,7 +171,7 @@ def _figures(config: _Config, options: Options, notes: list[str], tick: Tick) ->
     with load(
         config.folder, threads=config.threads, isa=config.isa, kv_cache=config.kv_cache, conv_mode="plain"
     ) as model:
-        bench = Bench(model, config.work, options.repeats, tick)
+        bench = Bench(model, config.work, meter)
         if "vision" in options.phases:
             yield bench.vision()
         if "prefill" in options.phases:
@@ -190,18 +183,22 @@ def _figures(config: _Config, options: Options, notes: list[str], tick: Tick) ->
             yield bench.first_token()
 
 
-def _load_phase(config: _Config, repeats: int, tick: Tick) -> Measured:
+def _load_phase(config: _Config, meter: Meter) -> Measured:
     """Loads in processes of their own; the first one brings the file into memory and gives the peak of real use."""
-    runs = []
-    for i in range(repeats + 1):
-        tick("load", i, repeats + 1)
-        runs.append(_load_in_own_process(config, answer=i == 0))
+    runs: list[Report] = []
+
+    def once() -> float:
+        runs.append(_load_in_own_process(config, answer=not runs))
+        seconds: float = runs[-1]["seconds"]
+        return seconds
+
+    readings = meter.repeat("load", once)
     details = {
         "load_seconds": statistics.median(run["load_seconds"] for run in runs[1:]),
         "peak_bytes": runs[0]["peak_bytes"],
         "huge_page_bytes": runs[0]["huge_page_bytes"],
     }
-    return Measured("load", "seconds", [run["seconds"] for run in runs[1:]], [config.work.load()], details=details)
+    return Measured("load", "seconds", readings, [config.work.load()], details=details)
 
 
 def _load_in_own_process(config: _Config, *, answer: bool) -> Report:
@@ -216,7 +213,7 @@ def _load_in_own_process(config: _Config, *, answer: bool) -> Report:
     return figures
 
 
-def _entry(figure: Measured, limits: Limits) -> Report:
+def _entry(figure: Measured) -> Report:
     """A figure as it is printed by --json."""
     total = sum((work for work in figure.work[1:]), figure.work[0])
     return {
@@ -227,9 +224,10 @@ def _entry(figure: Measured, limits: Limits) -> Report:
         "min": min(figure.values),
         "max": max(figure.values),
         "values": figure.values,
-        "limit": figure.limit(limits),
-        "share_of_limit": figure.share(limits),
-        "bound": total.bound(limits),
+        "limit": figure.limit,
+        "share_of_limit": statistics.median(figure.shares),
+        "shares": figure.shares,
+        "bound": figure.bound,
         "work": {**vars(total), "tokens": figure.tokens},
         **figure.details,
     }

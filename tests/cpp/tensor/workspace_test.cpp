@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tensor/workspace_pool.h"
+
 namespace vila {
 namespace {
 
@@ -40,6 +42,23 @@ TEST(Workspace, FramesGiveMemoryBack) {
     first = workspace.allocate(128);
   }
   EXPECT_EQ(workspace.allocate(128), first);
+}
+
+TEST(WorkspacePool, HandsOutWhatCameBackAndNeverTheSameTwice) {
+  WorkspacePool pool;
+  const Workspace* first = nullptr;
+  {
+    const WorkspacePool::Lease lease = pool.take();
+    first = &*lease;
+    pass(*lease);
+    const WorkspacePool::Lease other = pool.take();
+    EXPECT_NE(&*other, first);
+    EXPECT_EQ((*other).capacity_bytes(), 0U);
+  }
+  const WorkspacePool::Lease a = pool.take();
+  const WorkspacePool::Lease b = pool.take();
+  EXPECT_TRUE(&*a == first || &*b == first);
+  EXPECT_NE(&*a, &*b);
 }
 
 }  // namespace

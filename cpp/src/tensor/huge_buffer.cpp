@@ -1,4 +1,4 @@
-#include "io/huge_buffer.h"
+#include "tensor/huge_buffer.h"
 
 #include <cstdint>
 #include <fstream>
@@ -46,6 +46,10 @@ HugeBuffer& HugeBuffer::operator=(HugeBuffer&& other) noexcept {
 
 HugeBuffer::~HugeBuffer() {
   if (mapping_ != nullptr) ::munmap(mapping_, mapping_bytes_);
+}
+
+void HugeBuffer::release() {
+  if (mapping_ != nullptr) ::madvise(mapping_, mapping_bytes_, MADV_DONTNEED);
 }
 
 std::int64_t huge_page_bytes() {

@@ -20,11 +20,13 @@ class HugeBuffer {
   ~HugeBuffer();
 
   [[nodiscard]] std::byte* data() const { return data_; }
+  /// Gives the memory back to the system; the bytes are zero again.
+  void release();
 
  private:
   std::byte* data_ = nullptr;
   void* mapping_ = nullptr;
-  std::size_t mapping_bytes_ = 0;
+  std::size_t mapping_bytes_ = 0;  // with what lies before data_
 };
 
 /// Bytes of this process that lie on transparent huge pages; 0 where the system does not tell.
