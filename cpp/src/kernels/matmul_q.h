@@ -13,11 +13,11 @@ namespace vila::kernels::VILA_ISA_NS {
 #define VILA_UNROLL _Pragma("GCC unroll 16")
 #define VILA_INLINE [[gnu::always_inline]] inline
 
-// Unpacked at once: 8 tiles x 16 rows x 512 columns = 64 KiB, a part of the second-level cache, so that sums travel
-// through y once in 512 columns. A group of 32 columns has 16 scales in a panel.
+// Unpacked at once: 8 tiles x 16 rows x kPanelColumns, a part of the second-level cache. Sums travel through y once in
+// so many columns. Groups have 32 columns or more.
 inline constexpr std::int64_t kPanelTiles = 8;
-inline constexpr std::int64_t kPanelColumns = 512;
-inline constexpr std::int64_t kPanelGroups = 16;
+inline constexpr std::int64_t kPanelGroups = kPanelColumns / 32;
+inline constexpr std::int64_t kPieceGroups = (kPanelGroups + 15) / 16 * 16;  // of the rows beside, in whole vectors
 inline constexpr std::int64_t kPrefetchBytes = 1536;
 
 // Few rows ask for weights this far ahead, and for scales and zero points this many groups ahead, for the second cache
@@ -31,7 +31,8 @@ struct Int4 {
   static constexpr std::int64_t kColumnsPerLoad = 8;
   static constexpr std::int64_t kPanelBytes = 1;
   using Sum = S4;  // holds the 32 columns of an activation group
-  static Sum start(std::int32_t) { return zero_s4(); }
+  static constexpr bool kBiased = false;
+  static Sum start_sum(std::int32_t) { return zero_s4(); }
   static Sum dot(Sum sum, W8 w, A4 a) { return dot4_u(sum, w, a); }
   static Sum panel_dot(Sum sum, W8 w, A4 a) { return dot(sum, w, a); }
   static I32x16 total(Sum sum) { return widen(sum); }
@@ -46,7 +47,9 @@ struct Int4 {
 struct Int8 : PanelS8 {
   static constexpr std::int64_t kColumnsPerLoad = 4;
   using Sum = I32x16;
-  static Sum start(std::int32_t a_sum) { return kW8Bias == 0 ? zero_i32() : splat_i32(-kW8Bias * a_sum); }
+  static constexpr bool kBiased = kW8Bias != 0;
+  static std::int32_t start(std::int32_t a_sum) { return -kW8Bias * a_sum; }
+  static Sum start_sum(std::int32_t a_sum) { return kBiased ? splat_i32(start(a_sum)) : zero_i32(); }
   static Sum dot(Sum sum, W8 w, A4 a) { return dot4_s(sum, w, a); }
   static I32x16 total(Sum sum) { return sum; }
 };
@@ -148,7 +151,8 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
     for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part) {
       typename Kind::Sum sum[MR][NT];
       VILA_UNROLL for (int r = 0; r < MR; ++r) {
-        VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::start(p.a_sum[(row + r) * groups * parts + part]);
+        VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] =
+            Kind::start_sum(p.a_sum[(row + r) * groups * parts + part]);
       }
       for (std::int64_t k = 0; k < p.a_group; k += Kind::kColumnsPerLoad, w += 64, a += Kind::kColumnsPerLoad) {
         stream_load<Kind, MR, NT>(w, stride, ahead, a, p.k_padded, sum);
@@ -174,14 +178,20 @@ inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t ti
   }
 }
 
+/// What `from` has for `n` groups. The size of a call of memcpy that GCC would make of a plain loop is no size for one.
+VILA_INLINE void copy_groups(float* to, const float* from, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; i += 16) store(to + i, load_columns(from + i, static_cast<int>(n - i)));
+}
+
 /// Columns of some rows as the blocks of all tiles read them: activations in place or widened, scales and weighted sums
 /// side by side, so that a block needs one address for them.
 template <class Kind, int MR>
 struct RowPiece {
   const std::int8_t* a;
   std::int64_t stride;  // of a, in bytes
-  float scale[MR][kPanelColumns / kActivationGroup];
-  float weighted[MR][kPanelGroups];
+  float scale[MR][kPieceGroups];
+  std::int32_t start[MR][Kind::kBiased ? kPieceGroups : 1];  // of each group's integer sum
+  float weighted[MR][kPieceGroups];
   alignas(64) std::int8_t wide[MR][Kind::kPanelBytes == 1 ? 1 : kPanelColumns * Kind::kPanelBytes];
 };
 
@@ -190,20 +200,20 @@ template <class Kind, int MR>
 inline void take_rows(const MatmulQArgs& p, std::int64_t row, Range groups, RowPiece<Kind, MR>& piece) {
   const std::int64_t row_groups = p.k_padded / p.group;
   const std::int64_t parts = p.group / kActivationGroup;
+  const std::int64_t n_groups = groups.end - groups.begin;
   piece.a = p.a + row * p.k_padded + groups.begin * p.group;
   piece.stride = p.k_padded;
   for (int r = 0; r < MR; ++r) {
     const std::int64_t first = (row + r) * row_groups + groups.begin;
-    for (std::int64_t s = 0; s < (groups.end - groups.begin) * parts; ++s) {
-      piece.scale[r][s] = p.a_scale[first * parts + s];
+    copy_groups(piece.scale[r], p.a_scale + first * parts, n_groups * parts);
+    if constexpr (Kind::kBiased) {
+      for (std::int64_t s = 0; s < n_groups * parts; ++s) piece.start[r][s] = Kind::start(p.a_sum[first * parts + s]);
     }
-    if constexpr (Kind::kColumnsPerLoad == 8) {
-      for (std::int64_t g = 0; g < groups.end - groups.begin; ++g) piece.weighted[r][g] = p.a_weighted[first + g];
-    }
+    if constexpr (Kind::kColumnsPerLoad == 8) copy_groups(piece.weighted[r], p.a_weighted + first, n_groups);
   }
   if constexpr (Kind::kPanelBytes != 1) {
     for (int r = 0; r < MR; ++r) {
-      Kind::widen(piece.a + r * p.k_padded, (groups.end - groups.begin) * p.group, piece.wide[r]);
+      Kind::widen(piece.a + r * p.k_padded, n_groups * p.group, piece.wide[r]);
     }
     piece.a = piece.wide[0];
     piece.stride = sizeof piece.wide[0];
@@ -242,13 +252,12 @@ inline void unpack_panel(const MatmulQArgs& p, std::int64_t tile, std::int64_t f
   }
 }
 
-/// The scaled dots of group g, the piece's group `at`, for rows row..row+MR.
+/// The scaled dots of the piece's weight group `at`.
 template <class Kind, int MR, int NT>
-VILA_INLINE void block_dots(const MatmulQArgs& p, std::int64_t row, std::int64_t g, std::int64_t at,
-                            const std::uint8_t* panel, const RowPiece<Kind, MR>& piece, F32x16 (&dots)[MR][NT]) {
+VILA_INLINE void block_dots(const MatmulQArgs& p, std::int64_t at, const std::uint8_t* panel,
+                            const RowPiece<Kind, MR>& piece, F32x16 (&dots)[MR][NT]) {
   constexpr std::int64_t kPart = kActivationGroup * Kind::kPanelBytes;
   const std::int64_t parts = p.group / kActivationGroup;
-  const std::int64_t row_parts = p.k_padded / kActivationGroup;
   VILA_UNROLL for (int r = 0; r < MR; ++r) {
     VILA_UNROLL for (int t = 0; t < NT; ++t) {
       dots[r][t] = zero_f32();
@@ -259,7 +268,11 @@ VILA_INLINE void block_dots(const MatmulQArgs& p, std::int64_t row, std::int64_t
     typename Kind::Sum sum[MR][NT];
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
       VILA_UNROLL for (int t = 0; t < NT; ++t) {
-        sum[r][t] = Kind::start(p.a_sum[(row + r) * row_parts + (g - at) * parts + part]);
+        if constexpr (Kind::kBiased) {
+          sum[r][t] = splat_i32(piece.start[r][part]);
+        } else {
+          sum[r][t] = Kind::start_sum(0);
+        }
       }
     }
     block_sums<Kind, MR, NT>(panel + part * kPart * 16 * NT, piece.a + part * kPart, piece.stride, sum);
@@ -298,7 +311,7 @@ template <class Kind, int MR, int NT>
   for (std::int64_t g = groups.begin; g < groups.end; ++g) {
     const std::int64_t at = g - groups.begin;
     F32x16 dots[MR][NT];
-    block_dots<Kind, MR, NT>(p, row, g, at, panel.bytes, piece, dots);
+    block_dots<Kind, MR, NT>(p, at, panel.bytes, piece, dots);
     VILA_UNROLL for (int r = 0; r < MR; ++r) {
       VILA_UNROLL for (int t = 0; t < NT; ++t) {
         acc[r][t] = finish_group<Kind>(acc[r][t], dots[r][t], panel.w_scale[at][t], panel.offset[at][t],
@@ -313,6 +326,21 @@ template <class Kind, int MR, int NT>
   }
 }
 
+/// Asks for packed weights of tiles, 64 bytes of each at a time, in `n_steps` steps.
+struct TilesAhead {
+  const std::uint8_t* w;
+  std::int64_t stride, n_tiles, lines, n_steps;
+  std::int64_t line = 0;
+
+  VILA_INLINE void step() {
+    const std::int64_t per_step = (lines + n_steps - 1) / n_steps;
+    const std::int64_t end = line + per_step < lines ? line + per_step : lines;
+    for (; line < end; ++line) {
+      for (std::int64_t t = 0; t < n_tiles; ++t) prefetch_l2(w + t * stride + 64 * line);
+    }
+  }
+};
+
 /// All rows of `blocks` blocks of NT tiles through unpacked panels; the group is at most kPanelColumns. Rows are the
 /// outer loop inside a panel: a piece of activations is read once for all blocks while the panels stay near.
 template <class Kind, int NT>
@@ -320,7 +348,8 @@ inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t bl
   constexpr std::int64_t kBlocks = kPanelTiles / NT;
   const std::int64_t all = p.k_padded / p.group;
   const std::int64_t fitting = kPanelColumns / p.group;
-  const std::int64_t step = fitting < kPanelGroups ? fitting : kPanelGroups;
+  const std::int64_t n_panels = (all + fitting - 1) / fitting;
+  const std::int64_t step = (all + n_panels - 1) / n_panels;
   Panel<Kind, NT> panels[kBlocks];
   for (Range groups{0, 0}; groups.begin < all; groups.begin = groups.end) {
     groups.end = groups.begin + step < all ? groups.begin + step : all;
@@ -337,9 +366,17 @@ inline void block_tiles(const MatmulQArgs& p, std::int64_t tile, std::int64_t bl
         }
       }
     }
+    // While these panels are used, what the next ones are made of comes from memory: the columns behind, at the end
+    // those of the tiles behind.
+    constexpr std::int64_t kStep = Kind::kColumnsPerLoad;
+    const std::int64_t stride = tile_stride<Kind>(p.k_padded);
+    const bool last = groups.end == all;
+    TilesAhead ahead{last ? p.w + (tile + blocks * NT) * stride : p.w + tile * stride + (first + columns) / kStep * 64,
+                     stride, blocks * NT, step * p.group / kStep, (p.m + kDotRows - 1) / kDotRows};
     const auto rows = [&]<int MR>(std::int64_t row) {
       RowPiece<Kind, MR> piece;
       take_rows(p, row, groups, piece);
+      ahead.step();
       for (std::int64_t b = 0; b < blocks; ++b) {
         block_panel<Kind, MR, NT>(p, row, tile + b * NT, groups, panels[b], piece);
       }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "kernels/kernel_test.h"
 #include "reference/reference.h"
@@ -147,6 +148,15 @@ std::vector<Case> all_cases() {
     for (const std::int64_t groups : {1, 3}) {
       for (const Zero zero : {Zero::neutral, Zero::integer, Zero::offset}) add(true, group * groups, group, zero);
       add(false, group * groups, group, Zero::neutral);
+    }
+  }
+  // More columns than are unpacked at once, in panels of unequal size.
+  for (const auto& [group, groups] : {std::pair{32, 83}, std::pair{64, 43}, std::pair{128, 21}}) {
+    for (const std::int64_t m : {1, 11}) {
+      for (const Zero zero : {Zero::integer, Zero::offset}) {
+        cases.push_back({true, m, 67, group * groups, group, zero, turn++ % 2 == 0});
+      }
+      cases.push_back({false, m, 67, group * groups, group, Zero::neutral, turn++ % 2 == 0});
     }
   }
   for (const std::int64_t whole : {128, 256, 640}) add(false, whole, whole, Zero::neutral);

@@ -159,5 +159,6 @@ inline constexpr int kFloatRows = 4;
 inline constexpr int kFloatTiles = 1;
 inline constexpr int kDotRows = 4;
 inline constexpr int kDotTiles = 1;
+inline constexpr std::int64_t kPanelColumns = 512;
 
 }  // namespace vila::kernels::VILA_ISA_NS

@@ -118,9 +118,11 @@ inline void hold_beside_sums(F32x16&) {}
 
 // Floats: 24 accumulators, 4 weight vectors and a broadcast activation fill the 32 registers. Integers have sums, scaled
 // dots and accumulators: of 5 x 2 each, all stay in registers. Larger blocks store 64 bytes for each, every 32 columns.
+// Panels of 1280 columns are 160 KiB.
 inline constexpr int kFloatRows = 6;
 inline constexpr int kFloatTiles = 4;
 inline constexpr int kDotRows = 5;
 inline constexpr int kDotTiles = 2;
+inline constexpr std::int64_t kPanelColumns = 1280;
 
 }  // namespace vila::kernels::VILA_ISA_NS

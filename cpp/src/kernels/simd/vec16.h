@@ -41,5 +41,7 @@
 //   value, and both are empty where the compiler does so by itself
 //   kFloatRows kFloatTiles            accumulators (rows x tiles of 16) that the registers hold in a float product
 //   kDotRows kDotTiles                the same of an integer product, which has three vectors for each
+//   kPanelColumns                     columns that are unpacked at once for many rows, for 128 outputs: what the
+//                                     second-level cache and a thread's stack hold
 // Results must be bitwise equal on every instruction set.
 #pragma once
