@@ -41,6 +41,7 @@ SMALL: dict[str, Any] = {
     "image": {}, "video": {},
 }  # fmt: skip
 LLM_BLOCK_MACS = 8 * 8 + 2 * 4 * 8 + 8 * 8 + 3 * 16 * 8  # q, k and v, o, MLP
+KEY_VALUE_MACS = 2 * 4 * 8
 HEAD_MACS = 32 * 8
 
 
@@ -150,11 +151,12 @@ def test_int4_counts_scales_and_zero_points() -> None:
     assert work.dot_macs == n_weights + 2 * 64 * 176
 
 
-def test_prefill_counts_causal_pairs_and_one_row_of_logits() -> None:
-    model = counts(SMALL)
-    # Rows 0, 1, 2 see 1, 2, 3 positions; after 5 cached ones 6, 7, 8.
-    assert model.prefill(3).fma_macs == 3 * LLM_BLOCK_MACS + HEAD_MACS + 2 * 2 * 4 * 6
-    assert model.prefill(3, 5).fma_macs == 3 * LLM_BLOCK_MACS + HEAD_MACS + 2 * 2 * 4 * 21
+def test_prefill_counts_causal_pairs_and_one_row_behind_the_last_keys() -> None:
+    model = counts({**SMALL, "llm": {**SMALL["llm"], "n_layers": 2}})
+    linear = 3 * LLM_BLOCK_MACS + 3 * KEY_VALUE_MACS + (LLM_BLOCK_MACS - KEY_VALUE_MACS) + HEAD_MACS
+    # Rows 0, 1, 2 see 1, 2, 3 positions; after 5 cached ones 6, 7, 8. In the last block only row 2 looks.
+    assert model.prefill(3).fma_macs == linear + 2 * 2 * 4 * (6 + 3)
+    assert model.prefill(3, 5).fma_macs == linear + 2 * 2 * 4 * (21 + 8)
     assert model.prefill(3).n_bytes == model.decode(0).n_bytes
 
 

@@ -120,7 +120,7 @@ BeamSearchResult beam_search(ExecContext& ctx, const LlamaModel& model, const Kv
       const Workspace::Frame frame(ctx.workspace);
       const Rows x = ctx.workspace.rows(1, model.config().dim);
       model.embed(ctx, {&beams[b].ids.back(), 1}, x);
-      model.forward(ctx, current[b].layers(), n_prompt + n_answer, x);
+      model.forward(ctx, current[b].layers(), n_prompt + n_answer, x, x.rows);
       const auto vocab = static_cast<std::int64_t>(logits[b].size());
       model.logits(ctx, x, {logits[b].data(), 1, vocab, vocab});
     }

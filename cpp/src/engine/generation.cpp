@@ -12,8 +12,9 @@
 namespace vila {
 namespace {
 
-// Rows of one prefill pass: bounds the workspace and the time between two looks at the stop flag.
-constexpr std::int64_t kChunkRows = 256;
+// Most rows of one prefill pass: bounds the workspace. Passes of a prompt are about equally long, because each reads
+// all weights once more.
+constexpr std::int64_t kChunkRows = 512;
 
 class Stopwatch {
  public:
@@ -89,13 +90,14 @@ void Generation::State::prefill(ExecContext& ctx, Rows out) {
   auto at = static_cast<std::int64_t>(session->keys.size());  // start() cut the cache to the common prefix
   while (at < total) {
     const Workspace::Frame frame(ctx.workspace);
-    const std::int64_t rows = std::min(kChunkRows, total - at);
+    const std::int64_t chunks = (total - at + kChunkRows - 1) / kChunkRows;
+    const std::int64_t rows = (total - at + chunks - 1) / chunks;
+    const std::int64_t skipped = std::clamp<std::int64_t>(total - out.rows - at, 0, rows);  // nobody wants their logits
     const Rows x = ctx.workspace.rows(rows, llm.config().dim);
     fill_rows(ctx, at, x);
     const Stopwatch watch(stats.prefill_seconds);
-    llm.forward(ctx, session->cache.layers(), at, x);
+    llm.forward(ctx, session->cache.layers(), at, x, rows - skipped);
     session->keys.insert(session->keys.end(), keys.begin() + at, keys.begin() + at + rows);
-    const std::int64_t skipped = std::max<std::int64_t>(total - out.rows - at, 0);  // rows whose logits nobody wants
     if (skipped < rows) {
       llm.logits(ctx, x.slice(skipped, rows - skipped), out.slice(at + skipped - (total - out.rows), rows - skipped));
     }
@@ -127,7 +129,7 @@ void Generation::State::decode(ExecContext& ctx) {
   const auto rows = static_cast<std::int64_t>(step_ids.size());
   const Rows x = ctx.workspace.rows(rows, llm.config().dim);
   llm.embed(ctx, step_ids, x);
-  llm.forward(ctx, session->cache.layers(), position, x);
+  llm.forward(ctx, session->cache.layers(), position, x, rows);
   session->keys.push_back(static_cast<PositionKey>(last_id));  // the cache holds more; what is not taken is overwritten
   float* out = rows > 1 ? step_logits.data() : logits.data();
   llm.logits(ctx, x, {out, rows, vocab, vocab});

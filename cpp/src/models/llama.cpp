@@ -54,46 +54,55 @@ LlamaModel::LlamaModel(const LlamaConfig& c, const WeightScope& scope) : config_
 }
 
 void LlamaModel::block(ExecContext& ctx, const LlamaBlock& layer, const kernels::KvLayout& cache,
-                       std::int64_t first_position, Rows x) const {
+                       std::int64_t first_position, Rows x, std::int64_t n_out) const {
   const LlamaConfig& c = config_;
+  const std::int64_t skipped = x.rows - n_out;  // rows of which keys and values are all that is wanted
+  const Rows kept = x.slice(skipped, n_out);
   {  // x = x + Wo attention(norm(x))
     const Workspace::Frame frame(ctx.workspace);
-    const Rows normed = ctx.workspace.rows(x.rows, c.dim);
-    const Rows q = ctx.workspace.rows(x.rows, c.n_heads * c.head_dim);
+    const Rows all_normed = ctx.workspace.rows(x.rows, c.dim);
+    const Rows normed = all_normed.slice(skipped, n_out);
+    const Rows q = ctx.workspace.rows(n_out, c.n_heads * c.head_dim);
     const Rows k = ctx.workspace.rows(x.rows, c.n_kv_heads * c.head_dim);
     const Rows v = ctx.workspace.rows(x.rows, c.n_kv_heads * c.head_dim);
-    layer.attention_norm(ctx, x, normed);
-    ops::Activations input(ctx, normed);
-    ops::linear_group(ctx, input, std::array{layer.q.job(q), layer.k.job(k), layer.v.job(v)});
-    ops::rope(ctx, q, c.n_heads, first_position, cos_.data(), sin_.data(), c.head_dim);
+    layer.attention_norm(ctx, x, all_normed);
+    ops::Activations input(ctx, all_normed);
+    if (skipped == 0) {
+      ops::linear_group(ctx, input, std::array{layer.q.job(q), layer.k.job(k), layer.v.job(v)});
+    } else {
+      ops::linear_group(ctx, input, std::array{layer.k.job(k), layer.v.job(v)});
+    }
     ops::rope(ctx, k, c.n_kv_heads, first_position, cos_.data(), sin_.data(), c.head_dim);
     ops::kv_append(ctx, k, v, first_position, cache);
+    if (n_out == 0) return;
+    if (skipped > 0) layer.q(ctx, normed, q);
+    ops::rope(ctx, q, c.n_heads, first_position + skipped, cos_.data(), sin_.data(), c.head_dim);
     const float scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim));
-    ops::attention(ctx, q, cache, {c.n_heads, first_position, first_position + x.rows, scale, true}, q);
+    ops::attention(ctx, q, cache, {c.n_heads, first_position + skipped, first_position + x.rows, scale, true}, q);
     layer.o(ctx, q, normed);
-    ops::add(ctx, x, normed);
+    ops::add(ctx, kept, normed);
   }
   {  // x = x + Wdown(silu(Wgate norm(x)) * Wup norm(x))
     const Workspace::Frame frame(ctx.workspace);
-    const Rows normed = ctx.workspace.rows(x.rows, c.dim);
-    const Rows gate = ctx.workspace.rows(x.rows, c.ffn_dim);
-    const Rows up = ctx.workspace.rows(x.rows, c.ffn_dim);
-    layer.mlp_norm(ctx, x, normed);
+    const Rows normed = ctx.workspace.rows(n_out, c.dim);
+    const Rows gate = ctx.workspace.rows(n_out, c.ffn_dim);
+    const Rows up = ctx.workspace.rows(n_out, c.ffn_dim);
+    layer.mlp_norm(ctx, kept, normed);
     ops::Activations input(ctx, normed);
     ops::linear_group(ctx, input, std::array{layer.gate.job(gate), layer.up.job(up)});
     ops::silu_mul(ctx, gate, up, gate);
     layer.down(ctx, gate, normed);
-    ops::add(ctx, x, normed);
+    ops::add(ctx, kept, normed);
   }
 }
 
 void LlamaModel::forward(ExecContext& ctx, std::span<const kernels::KvLayout> cache, std::int64_t first_position,
-                         Rows x) const {
-  VILA_CHECK(cache.size() == blocks_.size() && x.cols == config_.dim);
+                         Rows x, std::int64_t n_out) const {
+  VILA_CHECK(cache.size() == blocks_.size() && x.cols == config_.dim && n_out >= 0 && n_out <= x.rows);
   VILA_CHECK(first_position + x.rows <= config_.max_context);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     ctx.check_stop();
-    block(ctx, blocks_[i], cache[i], first_position, x);
+    block(ctx, blocks_[i], cache[i], first_position, x, i + 1 == blocks_.size() ? n_out : x.rows);
   }
 }
 

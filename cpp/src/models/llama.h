@@ -33,15 +33,18 @@ class LlamaModel {
   }
 
   /// Runs x [T, C] through all blocks in place; row t stands at first_position + t, and its keys and values are
-  /// appended to `cache` (one layout per layer, holding the positions before). Throws Cancelled between layers.
-  void forward(ExecContext& ctx, std::span<const kernels::KvLayout> cache, std::int64_t first_position, Rows x) const;
+  /// appended to `cache` (one layout per layer, holding the positions before). Only the last `n_out` rows leave the
+  /// last block, which gives the others' keys and values alone; what they hold then is of no use. Throws Cancelled
+  /// between layers.
+  void forward(ExecContext& ctx, std::span<const kernels::KvLayout> cache, std::int64_t first_position, Rows x,
+               std::int64_t n_out) const;
 
   /// Vocabulary logits [T, V] of rows that left forward(); x is overwritten by its norm.
   void logits(ExecContext& ctx, Rows x, Rows out) const;
 
  private:
   void block(ExecContext& ctx, const LlamaBlock& layer, const kernels::KvLayout& cache, std::int64_t first_position,
-             Rows x) const;
+             Rows x, std::int64_t n_out) const;
 
   LlamaConfig config_;
   TensorView embedding_;

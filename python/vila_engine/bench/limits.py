@@ -110,9 +110,17 @@ class ModelWork:
         return Work(n_bytes=cache, fma_macs=self._attention(context + 1)) + self._linear(self._of("block", "head"), 1)
 
     def prefill(self, tokens: int, cached: int = 0) -> Work:
-        """A prompt of `tokens` after `cached` others; only its last row reaches the vocabulary projection."""
+        """A prompt of `tokens` after `cached` others.
+
+        Only its last row reaches the vocabulary projection, and only its keys and values leave the last block.
+        """
+        n_layers = self._llm["n_layers"]
         pairs = tokens * cached + tokens * (tokens + 1) / 2  # row i sees the cached ones, those before it, and itself
-        work = self._linear(self._of("block"), tokens) + self._linear(self._of("head"), 1)
+        pairs -= (pairs - tokens - cached) / n_layers  # of the last block, those of the last row
+        last = [entry for entry in self._of("block") if f".layers.{n_layers - 1}." in entry.name]
+        one_row = [entry for entry in last if not entry.name.endswith((".k_proj", ".v_proj"))]
+        all_rows = [entry for entry in self._of("block") if entry not in one_row]
+        work = self._linear(all_rows, tokens) + self._linear([*one_row, *self._of("head")], 1)
         return work + Work(fma_macs=self._attention(pairs))
 
     def vision(self) -> Work:
