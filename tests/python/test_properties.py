@@ -19,8 +19,8 @@ from support import PICTURES, WEIGHTS
 from vila_engine import _core
 
 USABLE = [name for name, usable in _core.kernel_names() if usable]
-CHUNK = 256
-"""Rows of one prefill pass."""
+CHUNK = 512
+"""Most rows of one prefill pass."""
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 PICTURE = st_numpy.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.just(3)))

@@ -140,10 +140,10 @@ class EngineTest : public testing::Test {
 TEST_F(EngineTest, LongPromptsInChunksEqualTheSumOfTheirParts) {
   Prompt long_prompt;
   std::string text;
-  for (int i = 0; i < 70; ++i) text += "this ";  // more than one chunk of 256 rows
+  for (int i = 0; i < 140; ++i) text += "this ";  // more than one pass of 512 rows
   long_prompt.messages = {{"user", text}};
   const FloatArray whole = engine_->logits(long_prompt);
-  ASSERT_GT(whole.shape[0], 256);
+  ASSERT_GT(whole.shape[0], 512);
   Session session = engine_->new_session();
   SamplingParams params;
   params.max_new_tokens = 1;
@@ -278,15 +278,15 @@ TEST_F(EngineTest, ErrorsNameWhatWasExpected) {
   expect_error<InvalidArgument>([&] { session.reset(); }, {"no open generation"});
   Session other = engine_->new_session();
   Prompt too_long;
-  too_long.messages = {{"user", std::string(600, 'q')}};
-  expect_error<CapacityError>([&] { (void)other.start(too_long); }, {"at most 511 tokens", "got 772"});
+  too_long.messages = {{"user", std::string(900, 'q')}};
+  expect_error<CapacityError>([&] { (void)other.start(too_long); }, {"at most 1023 tokens", "got 1072"});
   EXPECT_EQ(run(other, ask(image_)).size(), 12U);
   expect_error<UnsupportedError>([&] { (void)Engine::load(dir_.path(), {.isa = "pentium"}); }, {"pentium", "scalar"});
   expect_error<UnsupportedError>([&] { (void)Engine::load(dir_.path(), {.conv_mode = "nope"}); },
                                  {"nope", "vicuna_v1"});
   expect_error<InvalidArgument>([&] { (void)Engine::load(dir_.path(), {.threads = -1}); }, {"threads", "-1"});
   expect_error<InvalidArgument>([&] { (void)Engine::load(dir_.path(), {.max_context = 4096}); },
-                                {"max_context", "512"});
+                                {"max_context", "1024"});
 }
 
 TEST_F(EngineTest, ContextEndsTheAnswer) {

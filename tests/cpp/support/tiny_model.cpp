@@ -181,7 +181,7 @@ std::string config_text(const TinyModel& o) {
   s << R"({"format": "vila_engine", "format_version": 1, "source": {"name": "tiny"}, "llm": {"dim": )" << kDim
     << R"(, "n_layers": )" << kLayers << R"(, "n_heads": )" << kHeads << R"(, "n_kv_heads": )" << kKvHeads
     << R"(, "head_dim": )" << kDim / kHeads << R"(, "ffn_dim": )" << kFfn << R"(, "vocab_size": )" << kVocab
-    << R"(, "norm_eps": 1e-5, "rope_theta": 10000.0, "max_context": 512, "attention_bias": false, "mlp_bias": false,)"
+    << R"(, "norm_eps": 1e-5, "rope_theta": 10000.0, "max_context": 1024, "attention_bias": false, "mlp_bias": false,)"
     << R"( "eos_token_ids": [2]}, "vision": {"kind": ")" << (o.intern_vit ? "intern_vit" : "siglip") << R"(", "dim": )"
     << kVisionDim << R"(, "n_layers": )" << kVisionLayers << R"(, "n_heads": )" << kVisionHeads << R"(, "ffn_dim": )"
     << kVisionFfn << R"(, "image_size": )" << kSize << R"(, "patch_size": )" << kPatch
