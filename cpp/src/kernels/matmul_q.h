@@ -1,10 +1,10 @@
 // int4 and int8 weights times int8 activations; see MatmulQArgs for the formula and docs/FORMATS.md for the tiles.
 //
-// Two loops share one arithmetic. Few rows (decode) are bound by memory: weights go from memory to registers once, four
-// tiles side by side so that enough sums are in flight. Many rows (prefill, vision) are bound by multiplies: a group of
-// columns is unpacked to bytes once (to 16 bits where that is faster), and blocks of kDotRows x kDotTiles sums stay in
-// registers. Every output is one chain of fused multiply-adds over ascending groups in both, so the bits do not depend
-// on the blocking.
+// Two loops share one arithmetic. Few rows (decode) are bound by memory: weights go from memory to registers once, tile
+// after tile, in several sums so that enough products are in flight. Many rows (prefill, vision) are bound by
+// multiplies: a group of columns is unpacked to bytes once (to 16 bits where that is faster), and blocks of kDotRows x
+// kDotTiles sums stay in registers. Every output is one chain of fused multiply-adds over ascending groups in both, so
+// the bits do not depend on the blocking.
 #pragma once
 
 namespace vila::kernels::VILA_ISA_NS {
@@ -22,7 +22,7 @@ inline constexpr std::int64_t kPrefetchBytes = 1536;
 
 // Few rows ask for weights this far ahead, and for scales and zero points this many groups ahead, for the second cache
 // level: the first one has too few lines under way to keep up with memory.
-inline constexpr std::int64_t kStreamAhead = 4096;
+inline constexpr std::int64_t kStreamAhead = 1536;
 inline constexpr std::int64_t kScalesAhead = 8;
 
 /// What a weight kind contributes: how 4 or 8 columns are loaded, and the integer sum of one group of activations. In
@@ -100,28 +100,6 @@ constexpr std::int64_t tile_stride(std::int64_t k_padded) {
   return k_padded * 64 / Kind::kColumnsPerLoad;
 }
 
-/// One load of NT tiles straight from memory onto the sums of MR rows; what lies `ahead` bytes further is asked for.
-template <class Kind, int MR, int NT>
-VILA_INLINE void stream_load(const std::uint8_t* w, std::int64_t stride, std::int64_t ahead, const std::int8_t* a,
-                             std::int64_t a_stride, typename Kind::Sum (&sum)[MR][NT]) {
-  VILA_UNROLL for (int t = 0; t < NT; ++t) prefetch_l2(w + t * stride + ahead);
-  if constexpr (Kind::kColumnsPerLoad == 8) {
-    W4 nibbles[NT];
-    VILA_UNROLL for (int t = 0; t < NT; ++t) nibbles[t] = load_w4(w + t * stride);
-    VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      const A4 low = load_a4(a + r * a_stride);
-      const A4 high = load_a4(a + r * a_stride + 4);
-      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], low_nibbles(nibbles[t]), low);
-      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], high_nibbles(nibbles[t]), high);
-    }
-  } else {
-    VILA_UNROLL for (int r = 0; r < MR; ++r) {
-      const A4 quad = load_a4(a + r * a_stride);
-      VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] = Kind::dot(sum[r][t], load_w8(w + t * stride), quad);
-    }
-  }
-}
-
 /// Asks for the scales, zero points and offsets of a later group of a tile; `at` is that of group g.
 VILA_INLINE void prefetch_scales(const MatmulQArgs& p, std::int64_t at, std::int64_t g) {
   constexpr std::int64_t kAhead = 16 * kScalesAhead;
@@ -132,50 +110,81 @@ VILA_INLINE void prefetch_scales(const MatmulQArgs& p, std::int64_t at, std::int
   }
 }
 
-/// Rows row..row+MR of tiles tile..tile+NT, weights straight from memory.
-template <class Kind, int MR, int NT>
-inline void stream_tiles(const MatmulQArgs& p, std::int64_t row, std::int64_t tile) {
+/// Sums of one row that are under way at once: the products of a single sum would wait for each other. Integer sums are
+/// exact, so their number changes no bit.
+template <int MR>
+inline constexpr int kChains = MR == 1   ? 4
+                               : MR == 2 ? 2
+                                         : 1;
+
+/// The products of kActivationGroup columns of a tile with MR rows, on top of what `sum` holds.
+template <class Kind, int MR>
+VILA_INLINE void stream_step(const std::uint8_t* w, const std::int8_t* a, std::int64_t a_stride,
+                             typename Kind::Sum (&sum)[MR][kChains<MR>]) {
+  constexpr int kLoads = kActivationGroup / Kind::kColumnsPerLoad;
+  VILA_UNROLL for (int i = 0; i < kLoads; ++i) {
+    prefetch_l2(w + 64 * i + kStreamAhead);
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
+      const std::int8_t* columns = a + r * a_stride + i * Kind::kColumnsPerLoad;
+      typename Kind::Sum& chain = sum[r][i % kChains<MR>];
+      if constexpr (Kind::kColumnsPerLoad == 8) {
+        const W4 nibbles = load_w4(w + 64 * i);
+        chain = Kind::dot(chain, low_nibbles(nibbles), load_a4(columns));
+        chain = Kind::dot(chain, high_nibbles(nibbles), load_a4(columns + 4));
+      } else {
+        chain = Kind::dot(chain, load_w8(w + 64 * i), load_a4(columns));
+      }
+    }
+  }
+}
+
+/// Rows row..row+MR of a tile, weights straight from memory, front to back: one stream is what hardware prefetches
+/// best.
+template <class Kind, int MR>
+inline void stream_tile(const MatmulQArgs& p, std::int64_t row, std::int64_t tile) {
   const std::int64_t groups = p.k_padded / p.group;
   const std::int64_t parts = p.group / p.a_group;
-  const std::int64_t stride = tile_stride<Kind>(p.k_padded);
-  const std::uint8_t* w = p.w + tile * stride;
+  const std::uint8_t* w = p.w + tile * tile_stride<Kind>(p.k_padded);
   const std::int8_t* a = p.a + row * p.k_padded;
-  F32x16 acc[MR][NT];
-  VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) acc[r][t] = zero_f32(); }
+  F32x16 acc[MR];
+  VILA_UNROLL for (int r = 0; r < MR; ++r) acc[r] = zero_f32();
   for (std::int64_t g = 0; g < groups; ++g) {
-    // Behind the end of these tiles come the next NT, not the second of these.
-    const bool inside = (g + 1) * p.group * 64 / Kind::kColumnsPerLoad + kStreamAhead <= stride;
-    const std::int64_t ahead = inside ? kStreamAhead : kStreamAhead + (NT - 1) * stride;
-    F32x16 dots[MR][NT];
-    VILA_UNROLL for (int r = 0; r < MR; ++r) { VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = zero_f32(); }
+    F32x16 dots[MR];
+    VILA_UNROLL for (int r = 0; r < MR; ++r) dots[r] = zero_f32();
     for (std::int64_t part = g * parts; part < (g + 1) * parts; ++part) {
-      typename Kind::Sum sum[MR][NT];
+      typename Kind::Sum sum[MR][kChains<MR>];
       VILA_UNROLL for (int r = 0; r < MR; ++r) {
-        VILA_UNROLL for (int t = 0; t < NT; ++t) sum[r][t] =
-            Kind::start_sum(p.a_sum[(row + r) * groups * parts + part]);
+        sum[r][0] = Kind::start_sum(p.a_sum[(row + r) * groups * parts + part]);
+        VILA_UNROLL for (int c = 1; c < kChains<MR>; ++c) sum[r][c] = Kind::start_sum(0);
       }
-      for (std::int64_t k = 0; k < p.a_group; k += Kind::kColumnsPerLoad, w += 64, a += Kind::kColumnsPerLoad) {
-        stream_load<Kind, MR, NT>(w, stride, ahead, a, p.k_padded, sum);
+      for (std::int64_t k = 0; k < p.a_group; k += kActivationGroup, a += kActivationGroup) {
+        stream_step<Kind, MR>(w, a, p.k_padded, sum);
+        w += 64 * kActivationGroup / Kind::kColumnsPerLoad;
       }
       VILA_UNROLL for (int r = 0; r < MR; ++r) {
-        const F32x16 a_scale = splat(p.a_scale[(row + r) * groups * parts + part]);
-        VILA_UNROLL for (int t = 0; t < NT; ++t) dots[r][t] = fma(to_f32(Kind::total(sum[r][t])), a_scale, dots[r][t]);
+        I32x16 total = Kind::total(sum[r][0]);
+        VILA_UNROLL for (int c = 1; c < kChains<MR>; ++c) total = add(total, Kind::total(sum[r][c]));
+        dots[r] = fma(to_f32(total), splat(p.a_scale[(row + r) * groups * parts + part]), dots[r]);
       }
     }
-    VILA_UNROLL for (int t = 0; t < NT; ++t) {
-      const std::int64_t at = ((tile + t) * groups + g) * 16;
-      prefetch_scales(p, at, g);
-      const F32x16 w_scale = load_f16(p.w_scale + at);
-      const F32x16 offset = load_offset<Kind>(p, at, w_scale);
-      VILA_UNROLL for (int r = 0; r < MR; ++r) {
-        acc[r][t] =
-            finish_group<Kind>(acc[r][t], dots[r][t], w_scale, offset, weighted_at<Kind>(p, row + r, groups, g));
-      }
+    const std::int64_t at = (tile * groups + g) * 16;
+    prefetch_scales(p, at, g);
+    const F32x16 w_scale = load_f16(p.w_scale + at);
+    const F32x16 offset = load_offset<Kind>(p, at, w_scale);
+    VILA_UNROLL for (int r = 0; r < MR; ++r) {
+      acc[r] = finish_group<Kind>(acc[r], dots[r], w_scale, offset, weighted_at<Kind>(p, row + r, groups, g));
     }
   }
-  VILA_UNROLL for (int r = 0; r < MR; ++r) {
-    VILA_UNROLL for (int t = 0; t < NT; ++t) store_tile(p.y + (row + r) * p.y_stride, p.bias, p.n, tile + t, acc[r][t]);
-  }
+  VILA_UNROLL for (int r = 0; r < MR; ++r) store_tile(p.y + (row + r) * p.y_stride, p.bias, p.n, tile, acc[r]);
+}
+
+/// All rows of a tile; after the first ones its weights lie in the caches.
+template <class Kind>
+inline void few_rows(const MatmulQArgs& p, std::int64_t tile) {
+  std::int64_t row = 0;
+  for (; row + 4 <= p.m; row += 4) stream_tile<Kind, 4>(p, row, tile);
+  for (; row + 2 <= p.m; row += 2) stream_tile<Kind, 2>(p, row, tile);
+  if (row < p.m) stream_tile<Kind, 1>(p, row, tile);
 }
 
 /// What `from` has for `n` groups. The size of a call of memcpy that GCC would make of a plain loop is no size for one.
@@ -399,13 +408,6 @@ inline std::int64_t block_range(const MatmulQArgs& p, std::int64_t first, std::i
   return first;
 }
 
-template <class Kind, int NT>
-inline void few_rows(const MatmulQArgs& p, std::int64_t tile) {
-  std::int64_t row = 0;
-  for (; row + 2 <= p.m; row += 2) stream_tiles<Kind, 2, NT>(p, row, tile);
-  if (row < p.m) stream_tiles<Kind, 1, NT>(p, row, tile);
-}
-
 }  // namespace vila::kernels::VILA_ISA_NS
 
 #ifdef VILA_OWN_BLOCKS
@@ -426,8 +428,7 @@ inline void matmul_q(const MatmulQArgs& p, Range tiles) {
     tile = block_range<Kind, kDotTiles>(p, tile, tiles.end);
     block_range<Kind, 1>(p, tile, tiles.end);
   } else {
-    for (; tile + 4 <= tiles.end; tile += 4) few_rows<Kind, 4>(p, tile);
-    for (; tile < tiles.end; ++tile) few_rows<Kind, 1>(p, tile);
+    for (; tile < tiles.end; ++tile) few_rows<Kind>(p, tile);
   }
 }
 
