@@ -1,5 +1,6 @@
 // Rates of the kernels on one thread, per instruction set: bytes of weights per second for one row,
-// multiply-accumulates per second for many, and bytes of keys and values per second for the attention of one row.
+// multiply-accumulates per second for many and for the attention of a picture, and bytes of keys and values per second
+// for the attention of one row.
 // "handwritten" rows are what the shared source is compared with.
 #include <cstdint>
 #include <cstdlib>
@@ -150,6 +151,33 @@ void run_attention(benchmark::State& state, const KernelTable& table, kernels::K
       benchmark::Counter(static_cast<double>(bytes), benchmark::Counter::kIsIterationInvariantRate);
 }
 
+// Attention among the patches of a picture: 48 queries of one head of 72 columns, 729 positions, all seen.
+void run_patches(benchmark::State& state, const KernelTable& table, kernels::KvType type) {
+  constexpr std::int64_t kQueries = 48;
+  constexpr std::int64_t kPatches = 729;
+  constexpr std::int64_t kColumns = 72;
+  kernels::KvLayout cache;
+  cache.n_kv_heads = 1;
+  cache.head_dim = kColumns;
+  cache.capacity = round_up(kPatches, kernels::kAttentionBlock);
+  cache.type = type;
+  cache.block_stride = cache.block_bytes();
+  const Pages tiles(cache.capacity / kernels::kAttentionBlock * cache.block_stride);
+  cache.data = tiles.data();
+  std::vector<float> rows(static_cast<std::size_t>(kPatches * kColumns));
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i * 7919 % 1009) / 1009 - 0.5F;
+  table.kv_append({rows.data(), rows.data(), kColumns, kColumns, 0, cache}, Range{0, kPatches});
+  std::vector<float> out(static_cast<std::size_t>(kQueries * kColumns));
+  const kernels::AttentionArgs args{rows.data(), out.data(), kColumns, kColumns, kQueries, 1,
+                                    0,           kPatches,   cache,    0.12F,    false};
+  for (auto _ : state) {
+    table.attention(args, 0, Range{0, kQueries});
+    benchmark::ClobberMemory();
+  }
+  state.counters["mac/s"] = benchmark::Counter(static_cast<double>(2 * kQueries * kPatches * kColumns),
+                                               benchmark::Counter::kIsIterationInvariantRate);
+}
+
 // The limits that the rates of this instruction set are to be compared with.
 void run_probe(benchmark::State& state, const KernelTable& table, bool dot) {
   constexpr std::int64_t kSteps = 1 << 20;
@@ -181,6 +209,12 @@ void add_table(const KernelTable& table) {
     })->Unit(benchmark::kMicrosecond);
     benchmark::RegisterBenchmark((name + "memory/" + isa).c_str(), [&table, type](benchmark::State& state) {
       run_attention(state, table, type, 256, 2048);
+    })->Unit(benchmark::kMicrosecond);
+  }
+  for (const kernels::KvType type : {kernels::KvType::f32, kernels::KvType::int16}) {
+    const std::string name = std::string("attention/") + (type == kernels::KvType::f32 ? "f32" : "int16") + "/patches/";
+    benchmark::RegisterBenchmark((name + isa).c_str(), [&table, type](benchmark::State& state) {
+      run_patches(state, table, type);
     })->Unit(benchmark::kMicrosecond);
   }
   const auto quantised = [](const std::string& name, Product product, bool int4, std::int64_t m) {

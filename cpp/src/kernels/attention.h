@@ -2,6 +2,7 @@
 // the blocked cache of KvLayout, for prefill and decode, grouped heads included (Ainslie et al., arXiv:2305.13245).
 //
 // Shapes   q, out [M, H * D]; tiles of keys [D][64] and values [64][Dp], f32, f16 or int8 with scales; D up to 256.
+//          Tiles of int16 are attention_s16.h's, and so is their arithmetic.
 // Exact    a query's result depends on its q, its position and the cache only: tiles of 64 absolute positions, scores
 //          by one fma per d ascending (int8: then times the key's scale), outputs by one fma per position ascending
 //          (int8: of the weight times the value's scale). How queries are grouped changes no bit.
@@ -10,10 +11,12 @@
 //          memory, while the part that comes next is asked for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
-#include "kernels/kernel_table.h"
-#include "kernels/simd/math.h"
+#include "kernels/attention_rows.h"
+#include "kernels/attention_s16.h"
+#include "kernels/head_columns.h"
 
 namespace vila::kernels::VILA_ISA_NS {
 
@@ -21,21 +24,12 @@ inline F32x16 load_as_f32(const float* p) { return load(p); }
 inline F32x16 load_as_f32(const std::uint16_t* p) { return load_f16(p); }
 inline F32x16 load_as_f32(const std::int8_t* p) { return to_f32(load_s8(p)); }
 
-// Register blocks: queries times vectors of 16 that are accumulated at once. With one register per vector (AVX-512)
-// 12 x 2 fill 32 registers and halve the conversions; with two (AVX2) or four (NEON) 6 x 1 fill the file. Few queries
-// take as many vectors as there are, so that enough sums are under way.
-inline constexpr bool kOneRegister = alignof(F32x16) == 64;
-inline constexpr int kFewRows = 4;
-inline constexpr int kGroupRows = kOneRegister ? 12 : 6;
-template <int R>
-inline constexpr int kVectors = R == 1 ? 4 : (!kOneRegister ? 1 : (R <= kFewRows ? 4 : 2));
 template <int R>
 inline constexpr int kValueVectors = R == 1 && kOneRegister ? 8 : kVectors<R>;
 
-inline constexpr int kBlock = static_cast<int>(kAttentionBlock);
-inline constexpr int kMaxGroups = 4;       // groups of rows that share one pass over the cache
-inline constexpr int kStateFloats = 6144;  // their queries and accumulators: 24 KiB of stack
-static_assert(kGroupRows * 2 * kMaxHeadDim <= kStateFloats);
+inline constexpr int kMaxGroups = 4;           // groups of rows that share one pass over the cache
+inline constexpr int kStateBytes = 24 * 1024;  // their queries and accumulators, on the stack
+static_assert(kGroupRows * 2 * kMaxHeadDim * 4 <= kStateBytes);
 
 // acc[r][v] += sum over k ascending of a[k * AK + r * AR] * b[k * b_row + 16 v], one fma each. Few rows read b from
 // memory: what lies `ahead` elements further is asked for at the same time, for the second cache level, because the
@@ -81,6 +75,17 @@ struct Tile {
     key_scales = reinterpret_cast<const float*>(at + cache.key_bytes() + cache.value_bytes());
     value_scales = key_scales + kBlock;
     next = (cache.block_stride - cache.key_bytes()) / static_cast<std::int64_t>(sizeof(T));
+  }
+
+  // R queries in memory: f32 [D][R], times the softmax's scale.
+  template <int R>
+  static constexpr std::int64_t query_bytes(std::int64_t d) {
+    return d * R * 4;
+  }
+  template <int R>
+  static void set_query(const float* row, std::int64_t d, float scale, int r, std::byte* queries) {
+    auto* q = reinterpret_cast<float*>(queries);
+    for (std::int64_t i = 0; i < d; ++i) q[i * R + r] = row[i] * scale;
   }
 };
 
@@ -135,64 +140,17 @@ void add_values(const Tile<T>& tile, std::int64_t begin, std::int64_t end, const
   for (; c < tile.dp; c += 16) value_vectors<R, 1>(tile, begin, end, c, p, alpha, out);
 }
 
-// The running softmax of R rows that move through the cache together.
-template <int R>
-struct SoftmaxState {
-  float max[16];          // per row; the lanes beyond R stay 0
-  F32x16 sum[R];          // 16 partial sums per row
-  std::int64_t limit[R];  // the row sees positions 0 .. limit - 1
-};
-
-// Scores to weights in place: p[r][j] = exp(p[r][j] - new maximum), 0 for j >= count[r]; alpha rescales what was
-// summed.
-template <int R>
-void softmax_block(const int* count, float* p, SoftmaxState<R>& state, float* alpha) {
-  alignas(64) static constexpr float kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const F32x16 minus_infinity = splat(-__builtin_inff());
-  float new_max[16] = {};
-  for (int r = 0; r < R; ++r) {
-    float* row = p + r * kBlock;
-    if (count[r] < kBlock) {
-      for (int v = 0; v < kBlock / 16; ++v) {
-        const F32x16 seen = splat(static_cast<float>(count[r] - 16 * v));
-        store(row + 16 * v, select_lt(load(kLanes), seen, load(row + 16 * v), minus_infinity));
-      }
-    }
-    const F32x16 highest = max(max(load(row), load(row + 16)), max(load(row + 32), load(row + 48)));
-    const float block_max = reduce_max(highest);
-    new_max[r] = block_max > state.max[r] ? block_max : state.max[r];
-  }
-  store(alpha, exp(sub(load(state.max), load(new_max))));
-  store(state.max, load(new_max));
-  for (int r = 0; r < R; ++r) {
-    float* row = p + r * kBlock;
-    const F32x16 shift = splat(new_max[r]);
-    F32x16 e[4];
-    for (int v = 0; v < 4; ++v) {
-      e[v] = exp(sub(load(row + 16 * v), shift));
-      store(row + 16 * v, e[v]);
-    }
-    state.sum[r] = fma(state.sum[r], splat(alpha[r]), add(add(e[0], e[1]), add(e[2], e[3])));
-  }
-}
-
 // The tile whose first position is `begin` for R rows. Values are read for seen positions only: what lies behind a
 // row's limit, were it NaN, reaches no accumulator of that row.
 template <int R, class T>
-void attend_tile(const Tile<T>& tile, std::int64_t begin, const float* q, float* acc, SoftmaxState<R>& state) {
-  int count[R];
-  int least = kBlock;
-  int most = 0;
-  for (int r = 0; r < R; ++r) {
-    const std::int64_t seen = state.limit[r] - begin;
-    count[r] = seen < 0 ? 0 : (seen > kBlock ? kBlock : static_cast<int>(seen));
-    least = count[r] < least ? count[r] : least;
-    most = count[r] > most ? count[r] : most;
-  }
-  if (most == 0) return;
+void attend_tile(const Tile<T>& tile, std::int64_t begin, const std::byte* queries, float* acc,
+                 SoftmaxState<R>& state) {
+  const SeenPositions<R> seen(state, begin);
+  if (seen.most == 0) return;
 
+  const auto* q = reinterpret_cast<const float*>(queries);
   alignas(64) float p[R * kBlock];
-  const int n_vectors = (most + 15) / 16;
+  const int n_vectors = (seen.most + 15) / 16;
   int v = 0;
   for (; v + kVectors<R> <= n_vectors; v += kVectors<R>) score_vectors<R, kVectors<R>>(tile, v, q, p);
   for (; v < n_vectors; ++v) score_vectors<R, 1>(tile, v, q, p);
@@ -201,43 +159,46 @@ void attend_tile(const Tile<T>& tile, std::int64_t begin, const float* q, float*
   }
 
   alignas(64) float alpha[16];
-  softmax_block<R>(count, p, state, alpha);
+  softmax_block<R>(seen.count, p, state, alpha);
   if constexpr (Tile<T>::kScaled) {
     for (int at = 0; at < 16 * n_vectors; at += 16) {
       const F32x16 scales = load(tile.value_scales + at);
       for (int r = 0; r < R; ++r) store(p + r * kBlock + at, mul(load(p + r * kBlock + at), scales));
     }
   }
-  add_values<R>(tile, 0, least, p, alpha, acc);
+  add_values<R>(tile, 0, seen.least, p, alpha, acc);
   if constexpr (R > 1) {
     const float one = 1.0F;
     for (int r = 0; r < R; ++r) {
-      if (count[r] == least) continue;
-      add_values<1>(tile, least, count[r], p + r * kBlock, &one, acc + r * tile.dp);
+      if (seen.count[r] == seen.least) continue;
+      add_values<1>(tile, seen.least, seen.count[r], p + r * kBlock, &one, acc + r * tile.dp);
     }
   }
 }
 
 // Queries in groups of R; a last group that is not full repeats its last query and drops the copies.
-template <int R, class T>
+template <int R, class AnyTile>
 void attend_queries(const AttentionArgs& p, std::int64_t kv_head, Range queries) {
   const std::int64_t d = p.cache.head_dim;
   const std::int64_t dp = p.cache.padded_dim();
   const std::int64_t sharing = p.n_heads / p.cache.n_kv_heads;  // query heads of one KV head
 
-  alignas(64) float memory[kStateFloats];
+  alignas(64) std::byte memory[kStateBytes];  // of each group the accumulators [R][Dp], then the queries
   SoftmaxState<R> states[kMaxGroups];
-  const std::int64_t group_floats = R * (d + dp);
-  const std::int64_t fitting = kStateFloats / group_floats;
+  const std::int64_t acc_bytes = R * dp * 4;
+  const std::int64_t group_bytes = acc_bytes + AnyTile::template query_bytes<R>(d);
+  const std::int64_t fitting = kStateBytes / group_bytes;
   const std::int64_t groups_per_pass = fitting < kMaxGroups ? fitting : kMaxGroups;
+  const auto columns_of = [&](std::int64_t query) {
+    return p.q + query / sharing * p.q_stride + (kv_head * sharing + query % sharing) * d;
+  };
 
   for (std::int64_t first = queries.begin; first < queries.end;) {
     std::int64_t n_groups = (queries.end - first + R - 1) / R;
     n_groups = n_groups < groups_per_pass ? n_groups : groups_per_pass;
     std::int64_t limit = 0;
     for (std::int64_t g = 0; g < n_groups; ++g) {
-      float* acc = memory + g * group_floats;
-      float* q = acc + R * dp;
+      auto* acc = reinterpret_cast<float*>(memory + g * group_bytes);
       SoftmaxState<R>& state = states[g];
       for (int lane = R; lane < 16; ++lane) state.max[lane] = 0.0F;
       for (int r = 0; r < R; ++r) {
@@ -249,23 +210,23 @@ void attend_queries(const AttentionArgs& p, std::int64_t kv_head, Range queries)
         limit = state.limit[r] > limit ? state.limit[r] : limit;
         state.max[r] = -__builtin_inff();
         state.sum[r] = zero_f32();
-        const float* row = p.q + m * p.q_stride + (kv_head * sharing + query % sharing) * d;
-        for (std::int64_t i = 0; i < d; ++i) q[i * R + r] = row[i] * p.scale;
+        if (query + kRowsAhead < queries.end) prefetch_columns(columns_of(query + kRowsAhead), d);
+        AnyTile::template set_query<R>(columns_of(query), d, p.scale, r, memory + g * group_bytes + acc_bytes);
         for (std::int64_t i = 0; i < dp; i += 16) store(acc + r * dp + i, zero_f32());
       }
     }
 
     for (std::int64_t block = 0; block * kBlock < limit; ++block) {
-      const Tile<T> tile(p.cache, kv_head, block);
+      const AnyTile tile(p.cache, kv_head, block);
       for (std::int64_t g = 0; g < n_groups; ++g) {
-        float* acc = memory + g * group_floats;
-        attend_tile<R>(tile, block * kBlock, acc + R * dp, acc, states[g]);
+        std::byte* group = memory + g * group_bytes;
+        attend_tile<R>(tile, block * kBlock, group + acc_bytes, reinterpret_cast<float*>(group), states[g]);
       }
     }
 
     for (std::int64_t i = 0; i < n_groups * R && first + i < queries.end; ++i) {
       const std::int64_t query = first + i;
-      const float* acc = memory + i / R * group_floats + i % R * dp;
+      const auto* acc = reinterpret_cast<const float*>(memory + i / R * group_bytes) + i % R * dp;
       const F32x16 total = splat(reduce_add(states[i / R].sum[i % R]));
       float* out = p.out + query / sharing * p.out_stride + (kv_head * sharing + query % sharing) * d;
       for (std::int64_t c = 0; c < d; c += 16) {
@@ -277,22 +238,24 @@ void attend_queries(const AttentionArgs& p, std::int64_t kv_head, Range queries)
   }
 }
 
-template <class T>
+template <class AnyTile>
 void attend(const AttentionArgs& p, std::int64_t kv_head, Range queries) {
   const std::int64_t n = queries.end - queries.begin;
-  if (n > kFewRows) return attend_queries<kGroupRows, T>(p, kv_head, queries);
-  if (n > 1) return attend_queries<kFewRows, T>(p, kv_head, queries);
-  attend_queries<1, T>(p, kv_head, queries);
+  if (n > kFewRows) return attend_queries<kGroupRows, AnyTile>(p, kv_head, queries);
+  if (n > 1) return attend_queries<kFewRows, AnyTile>(p, kv_head, queries);
+  attend_queries<1, AnyTile>(p, kv_head, queries);
 }
 
 static void attention(const AttentionArgs& p, std::int64_t kv_head, Range queries) {
   switch (p.cache.type) {
     case KvType::f32:
-      return attend<float>(p, kv_head, queries);
+      return attend<Tile<float>>(p, kv_head, queries);
     case KvType::f16:
-      return attend<std::uint16_t>(p, kv_head, queries);
+      return attend<Tile<std::uint16_t>>(p, kv_head, queries);
     case KvType::int8:
-      return attend<std::int8_t>(p, kv_head, queries);
+      return attend<Tile<std::int8_t>>(p, kv_head, queries);
+    case KvType::int16:
+      return attend<TileS16>(p, kv_head, queries);
   }
 }
 

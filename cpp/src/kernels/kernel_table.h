@@ -85,13 +85,25 @@ struct RopeArgs {
 inline constexpr std::int64_t kAttentionBlock = 64;
 inline constexpr std::int64_t kMaxHeadDim = 256;
 
-enum class KvType : std::uint8_t { f32, f16, int8 };
+/// int16 is for attention in integers: its products are of int16 pairs, and its sums must fit 32 bits.
+enum class KvType : std::uint8_t { f32, f16, int8, int16 };
+
+/// Widest head of int16, and the largest magnitudes of its integers: sums over 128 columns of queries times keys, and
+/// over 64 positions of weights times values, stay below 2^31 (2,146,435,200 and 2,145,321,024).
+inline constexpr std::int64_t kMaxHeadDimS16 = 128;
+inline constexpr int kScoreBound = 4095;  // of queries and keys
+inline constexpr int kValueBound = 1023;
+inline constexpr int kWeightBound = 32767;  // of softmax weights times the values' scales
+static_assert(kMaxHeadDimS16 * kScoreBound * kScoreBound <= INT32_MAX);
+static_assert(kAttentionBlock * kWeightBound * kValueBound <= INT32_MAX);
 
 /// Where the keys and values of one layer lie. A tile holds one block of positions of one KV head, one part behind the
 /// other: keys [D][64], so that the scores of 16 positions are one vector; values [64][Dp], Dp = D rounded up to 16;
-/// for int8 also f32 scales of the keys [64] and of the values [64]: stored = round_half_even(x * 127 / max|x|) over
-/// the head's D columns at one position, scale = max|x| / 127. A tile of position s and head h begins at data + s / 64
-/// * block_stride + h * tile_bytes().
+/// for int8 and int16 also f32 scales of the keys [64] and of the values [64]: stored = round_half_even(x * (bound /
+/// max|x|)) over the head's D columns at one position, scale = max|x| / bound, where max|x| < 2^-100 counts as zeros.
+/// The bound of int8 is 127. For int16 pairs of columns and pairs of positions lie side by side, keys [Dk / 2][64][2],
+/// Dk = D rounded up to 2 with 0, and values [32][Dp][2]. A tile of position s and head h begins at data + s / 64 *
+/// block_stride + h * tile_bytes().
 struct KvLayout {
   void* data = nullptr;
   std::int64_t n_kv_heads = 0, head_dim = 0, capacity = 0;  ///< capacity is a multiple of kAttentionBlock
@@ -99,13 +111,16 @@ struct KvLayout {
   KvType type = KvType::f32;
 
   [[nodiscard]] constexpr std::int64_t element_bytes() const {
-    return type == KvType::int8 ? 1 : type == KvType::f16 ? 2 : 4;
+    return type == KvType::f32 ? 4 : type == KvType::int8 ? 1 : 2;
   }
+  [[nodiscard]] constexpr bool scaled() const { return type == KvType::int8 || type == KvType::int16; }
   [[nodiscard]] constexpr std::int64_t padded_dim() const { return (head_dim + 15) / 16 * 16; }
-  [[nodiscard]] constexpr std::int64_t key_bytes() const { return kAttentionBlock * head_dim * element_bytes(); }
+  [[nodiscard]] constexpr std::int64_t key_bytes() const {
+    return kAttentionBlock * (type == KvType::int16 ? (head_dim + 1) / 2 * 2 : head_dim) * element_bytes();
+  }
   [[nodiscard]] constexpr std::int64_t value_bytes() const { return kAttentionBlock * padded_dim() * element_bytes(); }
   [[nodiscard]] constexpr std::int64_t tile_bytes() const {
-    return key_bytes() + value_bytes() + (type == KvType::int8 ? 2 * kAttentionBlock * 4 : 0);
+    return key_bytes() + value_bytes() + (scaled() ? 2 * kAttentionBlock * 4 : 0);
   }
   /// Bytes of one block of positions of this layer, all heads; the least block_stride.
   [[nodiscard]] constexpr std::int64_t block_bytes() const { return n_kv_heads * tile_bytes(); }

@@ -6,6 +6,7 @@
 // The order matters.
 // clang-format off
 #include "kernels/quantize_s8.h"
+#include "kernels/quantize_s16.h"
 #include "kernels/matmul_q.h"
 #include "kernels/matmul_f.h"
 #include "kernels/simd/math.h"

@@ -7,16 +7,21 @@ namespace vila::kernels::VILA_ISA_NS {
 // factor 127 / bound might not be finite: such a group counts as zeros.
 inline constexpr float kSmallestBound = 0x1p-100F;
 
+// The largest of n magnitudes, 0 below kSmallestBound.
+inline float largest_magnitude(const float* x, std::int64_t n) {
+  F32x16 largest = zero_f32();
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16) largest = max(abs(load(x + i)), largest);
+  const int rest = static_cast<int>(n - i);
+  if (rest > 0) largest = max(abs(load_partial(x + i, rest)), largest);
+  const float found = reduce_max(largest);
+  return found >= kSmallestBound ? found : 0.0F;
+}
+
 // Source: dynamic symmetric quantisation as in LLM.int8() (Dettmers et al., arXiv:2208.07339), per group.
 inline void quantize_group(const float* x, std::int64_t count, std::int64_t group, std::int8_t* q, float* scale,
                            std::int32_t* sum) {
-  F32x16 largest = zero_f32();
-  std::int64_t i = 0;
-  for (; i + 16 <= count; i += 16) largest = max(abs(load(x + i)), largest);
-  const int rest = static_cast<int>(count - i);
-  if (rest > 0) largest = max(abs(load_partial(x + i, rest)), largest);
-  const float found = reduce_max(largest);
-  const float bound = found >= kSmallestBound ? found : 0.0F;
+  const float bound = largest_magnitude(x, count);
   *scale = bound / 127.0F;
   const F32x16 inverse = splat(bound > 0 ? 127.0F / bound : 0.0F);
   I32x16 total = zero_i32();

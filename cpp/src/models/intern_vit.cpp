@@ -45,7 +45,8 @@ void InternVitTower::block(ExecContext& ctx, const InternVitBlock& layer, Rows x
       layer.q_norm(ctx, q, q);
       layer.k_norm(ctx, k, k);
     }
-    vision_attention(ctx, q, k, qkv.columns(2 * dim, dim), config_.n_heads, normed);
+    const kernels::KvType type = vision_kv_type(layer.qkv.weight.format, dim / config_.n_heads);
+    vision_attention(ctx, q, k, qkv.columns(2 * dim, dim), config_.n_heads, normed, type);
     const Rows projected = ctx.workspace.rows(x.rows, dim);
     layer.proj(ctx, normed, projected);
     ops::scale_add(ctx, x, layer.scale1, projected);

@@ -52,7 +52,8 @@ void SiglipTower::block(ExecContext& ctx, const SiglipBlock& layer, Rows x) cons
     layer.norm1(ctx, x, normed);
     ops::Activations input(ctx, normed);
     ops::linear_group(ctx, input, std::array{layer.q.job(q), layer.k.job(k), layer.v.job(v)});
-    vision_attention(ctx, q, k, v, config_.n_heads, normed);
+    const kernels::KvType type = vision_kv_type(layer.q.weight.format, config_.dim / config_.n_heads);
+    vision_attention(ctx, q, k, v, config_.n_heads, normed, type);
     layer.out(ctx, normed, q);
     ops::add(ctx, x, q);
   }

@@ -29,6 +29,10 @@ void for_rows(ExecContext& ctx, std::int64_t rows, std::int64_t cols, F&& f) {
                         });
 }
 
+bool takes_head_dim(const kernels::KvLayout& cache) {
+  return cache.head_dim <= (cache.type == kernels::KvType::int16 ? kernels::kMaxHeadDimS16 : kMaxHeadDim);
+}
+
 bool same_shape(const Rows& a, const Rows& b) { return a.rows == b.rows && a.cols == b.cols; }
 
 }  // namespace
@@ -76,8 +80,8 @@ void linear_group(ExecContext& ctx, Activations& x, std::span<const LinearJob> j
   for (const LinearJob& job : jobs) {
     if (job.weight->format.is_integer()) VILA_CHECK(job.weight->format.group_columns(a.cols) == x.group_);
   }
-  // Kernels take 4 tiles at a time and more where many rows share them. About 8 pieces a thread even out unequal cores; few
-  // rows take the smallest, because a thread reads on where its last piece ended, and all wait for the last one.
+  // Kernels take 4 tiles at a time and more where many rows share them. About 8 pieces a thread even out unequal cores;
+  // few rows take the smallest, because a thread reads on where its last piece ended, and all wait for the last one.
   const std::int64_t pieces = a.rows < kFewRows ? total_tiles : 8 * ctx.pool.size();
   const std::int64_t grain = round_up(std::max<std::int64_t>(1, total_tiles / pieces), 4);
   ctx.pool.parallel_for(total_tiles, grain, [&](std::int64_t begin, std::int64_t end) {
@@ -119,14 +123,14 @@ void rope(ExecContext& ctx, Rows x, std::int64_t n_heads, std::int64_t first_pos
 
 void kv_append(ExecContext& ctx, Rows k, Rows v, std::int64_t first_position, const kernels::KvLayout& cache) {
   VILA_CHECK(same_shape(k, v) && k.cols == cache.n_kv_heads * cache.head_dim);
-  VILA_CHECK(first_position >= 0 && first_position + k.rows <= cache.capacity && cache.head_dim <= kMaxHeadDim);
+  VILA_CHECK(first_position >= 0 && first_position + k.rows <= cache.capacity && takes_head_dim(cache));
   const kernels::KvAppendArgs args{k.data, v.data, k.stride, v.stride, first_position, cache};
   for_rows(ctx, k.rows, k.cols, [&](Range rows) { ctx.kernels.kv_append(args, rows); });
 }
 
 void attention(ExecContext& ctx, Rows q, const kernels::KvLayout& cache, const AttentionShape& shape, Rows out) {
   VILA_CHECK(same_shape(q, out) && q.cols == shape.n_heads * cache.head_dim);
-  VILA_CHECK(shape.n_heads % cache.n_kv_heads == 0 && cache.head_dim <= kMaxHeadDim);
+  VILA_CHECK(shape.n_heads % cache.n_kv_heads == 0 && takes_head_dim(cache));
   VILA_CHECK(shape.n_positions <= cache.capacity &&
              (!shape.causal || shape.first_position + q.rows <= shape.n_positions));
   const kernels::AttentionArgs args{

@@ -51,7 +51,8 @@ void layer_norm(ExecContext& ctx, Rows x, const float* weight, const float* bias
 void rope(ExecContext& ctx, Rows x, std::int64_t n_heads, std::int64_t first_position, const float* cos_table,
           const float* sin_table, std::int64_t head_dim);
 
-/// Writes k and v [T, Hkv * D] at first_position.
+/// Writes k and v [T, Hkv * D] at first_position. D is at most kMaxHeadDim, with int16 kernels::kMaxHeadDimS16; so for
+/// attention.
 void kv_append(ExecContext& ctx, Rows k, Rows v, std::int64_t first_position, const kernels::KvLayout& cache);
 
 struct AttentionShape {

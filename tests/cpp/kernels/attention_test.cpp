@@ -28,17 +28,21 @@ struct Case {
   [[nodiscard]] std::int64_t queries() const { return m * (n_heads / n_kv_heads); }  // of one KV head
 };
 
+/// Changes keys and values [positions, Hkv * D] before they go into the cache.
+using Change = void (*)(const Case&, std::vector<float>& k, std::vector<float>& v);
+
 /// Queries and a filled cache; positions behind the last one stay NaN.
 class Input {
  public:
-  Input(const Case& c, std::uint64_t seed, float spread = 1.0F)
+  Input(const Case& c, std::uint64_t seed, float spread = 1.0F, Change change = nullptr)
       : case_(c), cache_(c.n_kv_heads, c.dim, c.positions() + 16, c.type), q_stride_(c.width() + 3) {
     testing_support::Random random(seed);
     q_ = random.normals(c.m * q_stride_);
     for (float& q : q_) q *= spread;
     const std::int64_t kv_width = c.n_kv_heads * c.dim;
-    const std::vector<float> k = random.normals(c.positions() * kv_width);
-    const std::vector<float> v = random.normals(c.positions() * kv_width);
+    std::vector<float> k = random.normals(c.positions() * kv_width);
+    std::vector<float> v = random.normals(c.positions() * kv_width);
+    if (change != nullptr) change(c, k, v);
     compiled_kernels().back()->kv_append({k.data(), v.data(), kv_width, kv_width, 0, cache_.layout},
                                          {0, c.positions()});
   }
@@ -78,24 +82,85 @@ std::vector<Case> all_cases() {
     for (const std::int64_t first : {0, 1, 15, 63, 64, 100}) {
       for (const std::int64_t m : {1, 2, 5, 6, 12, 13, 70}) {
         const auto turn = static_cast<std::int64_t>(cases.size());
-        const KvType type = kKvTypes[static_cast<std::size_t>(turn % 5 % 3)];
+        KvType type = kKvTypes[static_cast<std::size_t>(turn % 7 % 4)];
+        if (dim > kMaxHeadDimS16 && type == KvType::int16) type = KvType::f32;
         cases.push_back({m, first, turn % 3 == 0 ? 4 : 2, turn % 2 == 0 ? 2 : 1, dim, type, turn % 4 != 0});
       }
+    }
+  }
+  // Every patch of a picture sees every patch; the last pair of positions may be half empty.
+  for (const std::int64_t dim : {2, 27, 64, 72, 128}) {
+    for (const std::int64_t positions : {1, 63, 65, 729}) {
+      const std::int64_t m = std::min<std::int64_t>(positions, 13);
+      cases.push_back({m, positions - m, 2, 2, dim, KvType::int16, false});
     }
   }
   return cases;
 }
 
+// Rounding to a whole number of steps moves by half a step, and a little more because the factor was rounded before.
+constexpr double kHalfStep = 0.502;
+
+// What the weights of an int16 cache add to the error of output d: each is a whole number of steps, 1 / 32767 of the
+// highest product of weight and value scale in its tile.
+double weight_steps(const reference::Attention& exact, const KvLayout& cache, std::int64_t kv_head, std::size_t d) {
+  double sum = 0;
+  for (std::int64_t first = 0; first < exact.seen; first += kAttentionBlock) {
+    double highest = 0;
+    double integers = 0;
+    for (std::int64_t position = first; position < std::min(first + kAttentionBlock, exact.seen); ++position) {
+      double largest = 0;
+      for (std::int64_t i = 0; i < cache.head_dim; ++i) {
+        largest = std::max(largest, std::abs(reference::cached_value(cache, kv_head, position, i)));
+      }
+      if (largest == 0) continue;
+      const double scale = largest / 1023;
+      highest = std::max(highest, exact.weights[static_cast<std::size_t>(position)] * scale);
+      integers += std::abs(reference::cached_value(cache, kv_head, position, static_cast<std::int64_t>(d))) / scale;
+    }
+    sum += kHalfStep * highest / 32767 * integers;
+  }
+  return sum;
+}
+
 // A score carries D + 1 roundings, and one more for an int8 key's scale; the largest score moves by as much. A weight
 // carries that, the rounding of the shifted score, exp (2 roundings), an int8 value's scale, and one rescaling per
-// block of 64; sums of weights and of weighted values are chains.
-double bound_of(const reference::Attention& exact, const Case& c, std::size_t d) {
+// block of 64; sums of weights and of weighted values are chains. With int16 a score carries the steps of the query and
+// 7 roundings: of the integer, four to the product of scales, and of score times that; and products of values have the
+// steps of their weights, which move with the weights.
+double bound_of(const reference::Attention& exact, const Case& c, const KvLayout& cache, std::int64_t kv_head,
+                std::size_t d) {
   const auto blocks = static_cast<double>((exact.seen + kAttentionBlock - 1) / kAttentionBlock);
-  const int scaled = c.type == KvType::int8 ? 1 : 0;
-  const double score = kRound * static_cast<double>(c.dim + 1 + scaled) * exact.score_magnitude;
-  const double weight = 2 * score + kRound * (2 * exact.score_magnitude * (blocks + 1) + 5 * (blocks + 1) + scaled);
+  const int scaled = cache.scaled() ? 1 : 0;
+  double score = kRound * static_cast<double>(c.dim + 1 + scaled) * exact.score_magnitude;
+  if (c.type == KvType::int16) {
+    const double steps = kHalfStep * exact.query_magnitude / 4095 * exact.key_magnitude;
+    score = steps + kRound * 7 * (exact.score_magnitude + steps);
+  }
+  const double weight =
+      std::expm1(2 * score + kRound * (2 * exact.score_magnitude * (blocks + 1) + 5 * (blocks + 1) + scaled));
   const double chain = kRound * (static_cast<double>(exact.seen) + 3 * blocks + 10);
-  return 1.01 * (2 * weight + 2 * chain) * exact.out[d].magnitude + 0x1p-149;
+  const double bound = 1.01 * (2 * weight + 2 * chain) * exact.out[d].magnitude + 0x1p-149;
+  if (c.type != KvType::int16) return bound;
+  return bound + (1.01 + 2 * weight) * weight_steps(exact, cache, kv_head, d);
+}
+
+void expect_close(const KernelTable& table, const Case& c, const Input& input) {
+  GuardedOutput out(c.m, c.width(), c.width() + 5);
+  const AttentionArgs args = input.args(out.data(), c.width() + 5);
+  attend(table, c, args, {{0, c.queries()}});
+  ASSERT_TRUE(out.written_exactly()) << c.name();
+  for (std::int64_t head = 0; head < c.n_heads; ++head) {
+    const std::int64_t kv_head = head / (c.n_heads / c.n_kv_heads);
+    for (std::int64_t m = 0; m < c.m; ++m) {
+      const reference::Attention exact = reference::attention(args, head, m);
+      for (std::int64_t d = 0; d < c.dim; ++d) {
+        const auto i = static_cast<std::size_t>(d);
+        ASSERT_NEAR(out.at(m, head * c.dim + d), exact.out[i].value, bound_of(exact, c, args.cache, kv_head, i))
+            << c.name() << " row " << m << " column " << d;
+      }
+    }
+  }
 }
 
 class Attention : public KernelTest {};
@@ -103,22 +168,80 @@ class Attention : public KernelTest {};
 TEST_P(Attention, StaysWithinTheRoundingErrorOfTheReference) {
   std::uint64_t seed = 0;
   for (const Case& c : all_cases()) {
-    if (++seed % 4 != 1) continue;
-    const Input input(c, seed);
-    GuardedOutput out(c.m, c.width(), c.width() + 5);
-    const AttentionArgs args = input.args(out.data(), c.width() + 5);
-    attend(table(), c, args, {{0, c.queries()}});
-    ASSERT_TRUE(out.written_exactly()) << c.name();
-    for (std::int64_t head = 0; head < c.n_heads; ++head) {
-      for (std::int64_t m = 0; m < c.m; ++m) {
-        const reference::Attention exact = reference::attention(args, head, m);
-        for (std::int64_t d = 0; d < c.dim; ++d) {
-          const auto i = static_cast<std::size_t>(d);
-          ASSERT_NEAR(out.at(m, head * c.dim + d), exact.out[i].value, bound_of(exact, c, i))
-              << c.name() << " row " << m;
-        }
-      }
+    if (++seed % 5 != 1 && c.causal) continue;
+    expect_close(table(), c, Input(c, seed));
+    if (HasFatalFailure()) return;
+  }
+}
+
+// A few positions a thousand times as large as the others, and a column of that size: the steps of int16 grow with
+// them.
+TEST_P(Attention, StaysWithinTheBoundWithOutliers) {
+  const Change enlarge = [](const Case& c, std::vector<float>& k, std::vector<float>& v) {
+    const std::int64_t width = c.n_kv_heads * c.dim;
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      const auto position = static_cast<std::int64_t>(i) / width;
+      if (position % 50 == 7) v[i] *= 1000.0F;
+      if (position % 50 == 11) v[i] *= 1e-3F;
+      if (position % 50 == 13) k[i] *= 10.0F;
+      if (static_cast<std::int64_t>(i) % c.dim == 5) k[i] *= 30.0F;
     }
+  };
+  for (const KvType type : kKvTypes) {
+    const Case c{7, 100, 2, 2, 72, type, false};
+    expect_close(table(), c, Input(c, 11, 1.0F, enlarge));
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(Attention, KeysOrValuesOfZeros) {
+  const Change no_keys = [](const Case&, std::vector<float>& k, std::vector<float>&) {
+    std::fill(k.begin(), k.end(), 0.0F);
+  };
+  const Change no_values = [](const Case&, std::vector<float>&, std::vector<float>& v) {
+    std::fill(v.begin(), v.end(), 0.0F);
+  };
+  // The values of the first tile only: it adds nothing, and what other tiles add counts.
+  const Change some_values = [](const Case& c, std::vector<float>&, std::vector<float>& v) {
+    std::fill_n(v.begin(), kAttentionBlock * c.n_kv_heads * c.dim, 0.0F);
+  };
+  for (const KvType type : kKvTypes) {
+    const Case c{5, 94, 2, 2, 72, type, false};
+    for (const Change change : {no_keys, no_values, some_values}) {
+      expect_close(table(), c, Input(c, 12, 1.0F, change));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// As large as the integers of int16 and their sums can be: 128 * 4095^2 and 64 * 1023 * 32767, of either sign.
+TEST_P(Attention, TheLargestSumsOfInt16DoNotOverflow) {
+  for (const float sign : {1.0F, -1.0F}) {
+    TestCache cache(1, 128, 64, KvType::int16);
+    const std::vector<float> k(64 * 128, sign * 2.0F);
+    const std::vector<float> v(64 * 128, sign * 3.0F);
+    table().kv_append({k.data(), v.data(), 128, 128, 0, cache.layout}, {0, 64});
+    const std::vector<float> q(128, 1.0F);
+    std::vector<float> out(128);
+    table().attention({q.data(), out.data(), 128, 128, 1, 1, 0, 64, cache.layout, 1.0F, false}, 0, {0, 1});
+    for (const float x : out) ASSERT_NEAR(x, sign * 3.0F, 3e-6) << sign;
+  }
+}
+
+// One position of which a query holds much more than of all others: a wrapped sum would make it the least.
+TEST_P(Attention, ALargestScoreOfInt16Wins) {
+  TestCache cache(1, 128, 64, KvType::int16);
+  std::vector<float> k(64 * 128, -1.0F);
+  std::fill_n(k.begin() + 40 * 128, 128, 1.0F);
+  testing_support::Random random(13);
+  const std::vector<float> v = random.normals(64 * 128);
+  table().kv_append({k.data(), v.data(), 128, 128, 0, cache.layout}, {0, 64});
+  const std::vector<float> q(128, 1.0F);
+  std::vector<float> out(128);
+  table().attention({q.data(), out.data(), 128, 128, 1, 1, 0, 64, cache.layout, 1.0F, false}, 0, {0, 1});
+  for (std::int64_t d = 0; d < 128; ++d) {
+    const auto i = static_cast<std::size_t>(d);
+    ASSERT_NEAR(out[i], reference::cached_value(cache.layout, 0, 40, d), 4 * kRound * std::abs(out[i])) << d;
   }
 }
 
@@ -137,7 +260,7 @@ TEST_P(Attention, EqualsTheScalarTableBitForBit) {
 
 TEST_P(Attention, GivesTheSameBitsUnderEverySplitOfTheRows) {
   for (const KvType type : kKvTypes) {
-    const Case c{37, 50, 2, 1, 80, type, type != KvType::f16};
+    const Case c{37, 50, 2, 1, 80, type, type == KvType::f32 || type == KvType::int8};
     const Input input(c, 3);
     GuardedOutput whole(c.m, c.width(), c.width());
     attend(table(), c, input.args(whole.data(), c.width()), {{0, c.queries()}});

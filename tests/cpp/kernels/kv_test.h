@@ -1,5 +1,5 @@
-// A cache of keys and values of its own memory for the tests, filled with what no kernel writes (NaN, and -128 with NaN
-// as scale for int8): whoever reads what was never written, shows.
+// A cache of keys and values of its own memory for the tests, filled with what no kernel writes (NaN, or the least
+// integer with NaN as scale): whoever reads what was never written, shows.
 #pragma once
 
 #include <array>
@@ -13,9 +13,21 @@
 
 namespace vila::kernels {
 
-inline constexpr std::array kKvTypes{KvType::f32, KvType::f16, KvType::int8};
+inline constexpr std::array kKvTypes{KvType::f32, KvType::f16, KvType::int8, KvType::int16};
 
-inline std::string name_of(KvType type) { return type == KvType::f32 ? "f32" : type == KvType::f16 ? "f16" : "int8"; }
+inline std::string name_of(KvType type) {
+  switch (type) {
+    case KvType::f32:
+      return "f32";
+    case KvType::f16:
+      return "f16";
+    case KvType::int8:
+      return "int8";
+    case KvType::int16:
+      return "int16";
+  }
+  return "unknown";
+}
 
 class TestCache {
  public:
@@ -34,12 +46,14 @@ class TestCache {
       std::memcpy(bytes + 4 * i, type == KvType::f16 ? static_cast<const void*>(half_nans.data()) : &nan, 4);
     }
     layout.data = words.data();
-    if (type != KvType::int8) return;
-    const std::int64_t n_values = layout.key_bytes() + layout.value_bytes();
+    if (!layout.scaled()) return;
+    const std::int64_t n_bytes = layout.key_bytes() + layout.value_bytes();
     for (std::int64_t block = 0; block < layout.capacity / kAttentionBlock; ++block) {
       for (std::int64_t head = 0; head < n_kv_heads; ++head) {
-        std::memset(bytes + block * layout.block_stride + head * layout.tile_bytes(), 0x80,
-                    static_cast<std::size_t>(n_values));
+        std::uint8_t* tile = bytes + block * layout.block_stride + head * layout.tile_bytes();
+        for (std::int64_t i = 0; i < n_bytes; ++i) {
+          tile[i] = type == KvType::int8 || i % 2 == 1 ? 0x80 : 0;  // -128 or -32768, the least significant byte first
+        }
       }
     }
   }

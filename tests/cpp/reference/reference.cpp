@@ -48,24 +48,33 @@ Sum matmul_f(const kernels::MatmulFArgs& p, std::int64_t m, std::int64_t n, Weig
   return sum;
 }
 
-// Element `at` of a tile's keys or values, times its scale if there is one.
-double cached(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, bool value,
-              std::int64_t at) {
-  const auto* tile = static_cast<const std::byte*>(cache.data) + position / 64 * cache.block_stride;
+// Column d of a head's key or value at a position, times its scale if there is one. int16 keeps columns of keys and
+// positions of values in pairs.
+double cached(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, bool value, std::int64_t d) {
+  const auto* block = static_cast<const std::byte*>(cache.data) + position / 64 * cache.block_stride;
+  const std::int64_t slot = position % 64;
+  const std::int64_t pair = cache.type == kernels::KvType::int16 ? 2 : 1;
   const std::int64_t padded = (cache.head_dim + 15) / 16 * 16;
-  const std::int64_t n_keys = 64 * cache.head_dim;
+  const std::int64_t n_keys = 64 * ((cache.head_dim + pair - 1) / pair * pair);
   const std::int64_t n_elements = n_keys + 64 * padded;
-  if (value) at += n_keys;
+  const std::int64_t at =
+      value ? n_keys + (slot / pair * padded + d) * pair + slot % pair : (d / pair * 64 + slot) * pair + d % pair;
+  const auto scale = [&](const std::byte* behind) {
+    return static_cast<double>(reinterpret_cast<const float*>(behind)[(value ? 64 : 0) + slot]);
+  };
+  constexpr std::int64_t kScaleBytes = 2 * 64 * 4;
   switch (cache.type) {
     case kernels::KvType::f32:
-      return reinterpret_cast<const float*>(tile)[kv_head * n_elements + at];
+      return reinterpret_cast<const float*>(block)[kv_head * n_elements + at];
     case kernels::KvType::f16:
-      return half_to_double(reinterpret_cast<const std::uint16_t*>(tile)[kv_head * n_elements + at]);
+      return half_to_double(reinterpret_cast<const std::uint16_t*>(block)[kv_head * n_elements + at]);
     case kernels::KvType::int8: {
-      tile += kv_head * (n_elements + 2 * 64 * 4);
-      const auto* scales = reinterpret_cast<const float*>(tile + n_elements);
-      const double scale = scales[(value ? 64 : 0) + position % 64];
-      return scale * reinterpret_cast<const std::int8_t*>(tile)[at];
+      const std::byte* tile = block + kv_head * (n_elements + kScaleBytes);
+      return scale(tile + n_elements) * reinterpret_cast<const std::int8_t*>(tile)[at];
+    }
+    case kernels::KvType::int16: {
+      const std::byte* tile = block + kv_head * (2 * n_elements + kScaleBytes);
+      return scale(tile + 2 * n_elements) * reinterpret_cast<const std::int16_t*>(tile)[at];
     }
   }
   return 0;
@@ -180,12 +189,11 @@ double gelu_tanh(double x) {
 }
 
 double cached_key(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, std::int64_t d) {
-  return cached(cache, kv_head, position, false, d * 64 + position % 64);
+  return cached(cache, kv_head, position, false, d);
 }
 
 double cached_value(const kernels::KvLayout& cache, std::int64_t kv_head, std::int64_t position, std::int64_t d) {
-  const std::int64_t padded = (cache.head_dim + 15) / 16 * 16;
-  return cached(cache, kv_head, position, true, position % 64 * padded + d);
+  return cached(cache, kv_head, position, true, d);
 }
 
 Attention attention(const kernels::AttentionArgs& p, std::int64_t head, std::int64_t m) {
@@ -196,11 +204,15 @@ Attention attention(const kernels::AttentionArgs& p, std::int64_t head, std::int
   std::vector<double> scores;
   for (std::int64_t position = 0; position < result.seen; ++position) {
     Sum score;
+    Sum key;
     for (std::int64_t d = 0; d < dim; ++d) {
-      score.add(static_cast<double>(p.q[m * p.q_stride + head * dim + d]) * p.scale *
-                cached_key(p.cache, kv_head, position, d));
+      const double query = static_cast<double>(p.q[m * p.q_stride + head * dim + d]) * p.scale;
+      key.add(cached_key(p.cache, kv_head, position, d));
+      score.add(query * cached_key(p.cache, kv_head, position, d));
+      result.query_magnitude = std::max(result.query_magnitude, std::abs(query));
     }
     scores.push_back(score.value);
+    result.key_magnitude = std::max(result.key_magnitude, key.magnitude);
     result.score_magnitude = std::max(result.score_magnitude, score.magnitude);
   }
   const double highest = *std::max_element(scores.begin(), scores.end());
@@ -209,6 +221,7 @@ Attention attention(const kernels::AttentionArgs& p, std::int64_t head, std::int
   result.out.resize(static_cast<std::size_t>(dim));
   for (std::int64_t position = 0; position < result.seen; ++position) {
     const double weight = scores[static_cast<std::size_t>(position)] / total;
+    result.weights.push_back(weight);
     for (std::int64_t d = 0; d < dim; ++d) {
       result.out[static_cast<std::size_t>(d)].add(weight * cached_value(p.cache, kv_head, position, d));
     }

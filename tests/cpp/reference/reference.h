@@ -60,9 +60,12 @@ double cached_value(const kernels::KvLayout& cache, std::int64_t kv_head, std::i
 
 /// One query row of one head.
 struct Attention {
-  std::vector<Sum> out;        ///< [D]; magnitude is the weighted mean of |v|
-  double score_magnitude = 0;  ///< largest sum of |q_d k_d| * scale over the seen positions
-  std::int64_t seen = 0;       ///< positions that the row sees
+  std::vector<Sum> out;         ///< [D]; magnitude is the weighted mean of |v|
+  double score_magnitude = 0;   ///< largest sum of |q_d k_d| * scale over the seen positions
+  double query_magnitude = 0;   ///< largest |q_d| * scale
+  double key_magnitude = 0;     ///< largest sum of |k_d| over the seen positions
+  std::vector<double> weights;  ///< [seen], their sum is 1
+  std::int64_t seen = 0;        ///< positions that the row sees
 };
 Attention attention(const kernels::AttentionArgs& p, std::int64_t head, std::int64_t m);
 

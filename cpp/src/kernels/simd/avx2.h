@@ -99,8 +99,24 @@ inline void store_s8(std::int8_t* p, I32x16 a) {
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
+inline void store_s16(std::int16_t* p, I32x16 a) {
+  const __m256i words = _mm256_packs_epi32(a.v[0], a.v[1]);  // per 128-bit half: four of each
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(words, 0xd8));
+}
+/// 16 lanes of two int16.
+struct Pairs {
+  __m256i v[2];
+};
+using Pair = __m256i;
+inline Pairs load_pairs(const std::int16_t* p) { Pairs r; VILA_EACH(_mm256_loadu_si256(as_m256i(p + 16 * i))); }
+inline Pair load_pair(const std::int16_t* p) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return _mm256_set1_epi32(pair);
+}
 // 2^n in two exact steps, so that n may exceed the range of one float's exponent.
-inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
+inline F32x16 scale_exp2(F32x16 a, F32x16 whole) {
+  const I32x16 n = round_to_i32(whole);
   F32x16 r;
   const __m256i bias = _mm256_set1_epi32(127);
   for (int i = 0; i < 2; ++i) {

@@ -73,15 +73,21 @@ inline I32x16 load_s8(const std::int8_t* p) {
 inline void store_s8(std::int8_t* p, I32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
-// 2^n in two exact steps, so that n may exceed the range of one float's exponent.
-inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
-  const __m512i half = _mm512_srai_epi32(n.v, 1);
-  const __m512i rest = _mm512_sub_epi32(n.v, half);
-  const __m512i bias = _mm512_set1_epi32(127);
-  const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
-  const __m512 second = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23));
-  return {_mm512_mul_ps(_mm512_mul_ps(a.v, first), second)};
+inline void store_s16(std::int16_t* p, I32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
 }
+/// 16 lanes of two int16.
+struct Pairs {
+  __m512i v;
+};
+using Pair = __m512i;
+inline Pairs load_pairs(const std::int16_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Pair load_pair(const std::int16_t* p) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return _mm512_set1_epi32(pair);
+}
+inline F32x16 scale_exp2(F32x16 a, F32x16 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
 // Lanes i and i + 8, then i + 4, i + 2, i + 1.
 inline float reduce_add(F32x16 a) {

@@ -22,6 +22,10 @@ inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
   VILA_EACH(_mm256_add_epi32(acc.v[i], _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w.v[i]), _mm256_sign_epi8(a, w.v[i])),
                                                          _mm256_set1_epi16(1))));
 }
+inline I32x16 dot2_s16(I32x16 acc, Pairs a, Pair b) {
+  I32x16 r;
+  VILA_EACH(_mm256_add_epi32(acc.v[i], _mm256_madd_epi16(a.v[i], b)));
+}
 
 /// int8 weights in a panel: two vectors of 16 rows x 2 columns of 16 bits for four columns, first columns 0 and 2, then
 /// 1 and 3, which are two shifts and one. Activations go the same way.

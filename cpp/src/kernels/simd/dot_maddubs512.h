@@ -24,6 +24,7 @@ inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) {
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w.v), signed_a);
   return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
 }
+inline I32x16 dot2_s16(I32x16 acc, Pairs a, Pair b) { return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(a.v, b))}; }
 // An empty statement that stands for a use, see avx2.h.
 template <class T>
 inline void hold_in_registers(T& sum) { asm("" : "+v"(sum.v)); }

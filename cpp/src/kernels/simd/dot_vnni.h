@@ -20,6 +20,7 @@ inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) {
   VILA_EACH(_mm256_dpbusd_avx_epi32(acc.v[i], w.v[i], a));
 }
 inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) { return dot4_u(acc, w, a); }
+inline I32x16 dot2_s16(I32x16 acc, Pairs a, Pair b) { I32x16 r; VILA_EACH(_mm256_dpwssd_avx_epi32(acc.v[i], a.v[i], b)); }
 
 }  // namespace vila::kernels::VILA_ISA_NS
 

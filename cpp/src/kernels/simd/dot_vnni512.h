@@ -17,6 +17,7 @@ inline W8 load_w8(const std::uint8_t* p) {
 }
 inline I32x16 dot4_u(I32x16 acc, W8 w, A4 a) { return {_mm512_dpbusd_epi32(acc.v, w.v, a)}; }
 inline I32x16 dot4_s(I32x16 acc, W8 w, A4 a) { return dot4_u(acc, w, a); }
+inline I32x16 dot2_s16(I32x16 acc, Pairs a, Pair b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b)}; }
 template <class T>
 inline void hold_in_registers(T&) {}  // sum and product are one instruction
 

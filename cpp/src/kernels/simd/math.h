@@ -27,7 +27,7 @@ inline F32x16 exp(F32x16 x) {
   const F32x16 n = round_even(mul(clamped, splat(kLog2E)));
   const F32x16 r = subtract_ln2_times(x, n);
   const F32x16 fraction = fma(fma(exp_remainder(r), r, splat(1.0F)), r, splat(1.0F));
-  return select_lt(x, lowest, zero_f32(), scale_exp2(fraction, round_to_i32(n)));
+  return select_lt(x, lowest, zero_f32(), scale_exp2(fraction, n));
 }
 
 /// tanh x = e / (e + 2) with e = e^(2x) - 1, which is formed without cancellation; within 3 ulp.
@@ -37,7 +37,7 @@ inline F32x16 tanh(F32x16 x) {
   const F32x16 n = round_even(mul(max(y, neg(bound)), splat(kLog2E)));
   const F32x16 r = subtract_ln2_times(y, n);
   const F32x16 fraction = fma(mul(r, r), exp_remainder(r), r);  // e^r - 1
-  const F32x16 power = scale_exp2(splat(1.0F), round_to_i32(n));
+  const F32x16 power = scale_exp2(splat(1.0F), n);
   const F32x16 e = fma(power, fraction, sub(power, splat(1.0F)));
   return div(e, add(e, splat(2.0F)));
 }

@@ -99,6 +99,36 @@ inline void store_s8(std::int8_t* p, I32x16 a) {
   vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
 }
 
+inline void store_s16(std::int16_t* p, I32x16 a) {
+  VILA_FOUR vst1_s16(p + 4 * i, vmovn_s32(a.v[i]));
+}
+/// 16 lanes of two int16, the first and the second ones of eight lanes apart.
+struct Pairs {
+  int16x8_t first[2], second[2];
+};
+using Pair = int16x4_t;
+inline Pairs load_pairs(const std::int16_t* p) {  // not with ld2, whose results GCC moves through memory
+  const int16x8_t a = vld1q_s16(p), b = vld1q_s16(p + 8), c = vld1q_s16(p + 16), d = vld1q_s16(p + 24);
+  return {{vuzp1q_s16(a, b), vuzp1q_s16(c, d)}, {vuzp2q_s16(a, b), vuzp2q_s16(c, d)}};
+}
+inline Pair load_pair(const std::int16_t* p) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return vreinterpret_s16_s32(vdup_n_s32(pair));
+}
+inline I32x16 dot2_s16(I32x16 acc, Pairs a, Pair b) {
+  VILA_FOUR {
+    if (i % 2 == 0) {
+      acc.v[i] = vmlal_lane_s16(acc.v[i], vget_low_s16(a.first[i / 2]), b, 0);
+      acc.v[i] = vmlal_lane_s16(acc.v[i], vget_low_s16(a.second[i / 2]), b, 1);
+    } else {
+      acc.v[i] = vmlal_high_lane_s16(acc.v[i], a.first[i / 2], b, 0);
+      acc.v[i] = vmlal_high_lane_s16(acc.v[i], a.second[i / 2], b, 1);
+    }
+  }
+  return acc;
+}
+
 // Lanes i and i + 8, then i + 4, i + 2, i + 1.
 inline float reduce_add(F32x16 a) {
   const float32x4_t four = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
@@ -129,7 +159,8 @@ inline W8 reload_w8(const std::uint8_t* p) { W8 r; VILA_EACH(vreinterpretq_s8_u8
 [[gnu::always_inline]] inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // 2^n in two exact steps, so that n may exceed the range of one float's exponent.
-inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
+inline F32x16 scale_exp2(F32x16 a, F32x16 whole) {
+  const I32x16 n = round_to_i32(whole);
   F32x16 r;
   VILA_FOUR {
     const int32x4_t half = vshrq_n_s32(n.v[i], 1);

@@ -68,8 +68,17 @@ inline I32x16 load_s8(const std::int8_t* p) { I32x16 r; VILA_EACH(p[i]); }
 inline void store_s8(std::int8_t* p, I32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<std::int8_t>(a.v[i]);
 }
+inline void store_s16(std::int16_t* p, I32x16 a) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<std::int16_t>(a.v[i]);
+}
+using Pairs = const std::int16_t*;
+using Pair = const std::int16_t*;
+inline Pairs load_pairs(const std::int16_t* p) { return p; }
+inline Pair load_pair(const std::int16_t* p) { return p; }
+inline I32x16 dot2_s16(I32x16 acc, Pairs a, Pair b) { I32x16 r; VILA_EACH(acc.v[i] + a[2 * i] * b[0] + a[2 * i + 1] * b[1]); }
 // 2^n is applied in two exact steps, so that n may exceed the range of one float's exponent.
-inline F32x16 scale_exp2(F32x16 a, I32x16 n) {
+inline F32x16 scale_exp2(F32x16 a, F32x16 whole) {
+  const I32x16 n = round_to_i32(whole);
   F32x16 r;
   for (int i = 0; i < 16; ++i) {
     const std::int32_t half = n.v[i] >> 1;

@@ -8,18 +8,23 @@
 //
 // F32x16
 //   zero_f32() splat(float) load(const float*) store(float*, F32x16)       unaligned
-//   load_partial(const float*, int n) store_partial(float*, F32x16, int n) first n lanes, 0 <= n <= 16; others read as
-//   0 load_f16(const uint16_t*) store_f16(uint16_t*, F32x16)                 IEEE half, round to nearest even add sub
-//   mul div min max (a, b)    fma(a, b, c) = a * b + c rounded once    fnma(a, b, c) = c - a * b rounded once sqrt(a)
-//   neg(a) abs(a) round_even(a) select_lt(a, b, x, y)             lane: a < b ? x : y reduce_add(a) reduce_max(a) fixed
-//   tree on every ISA: lanes i and i+8, then i+4, then i+2, then i+1 scale_exp2(a, n)                  a * 2^n for
-//   I32x16 n in -252..252, exact unless it under- or overflows min and max return the second operand when an operand is
-//   NaN on every ISA.
+//   load_partial(const float*, int n) store_partial(float*, F32x16, int n) first n lanes, 0..16; others read as 0
+//   load_f16(const uint16_t*) store_f16(uint16_t*, F32x16)                 IEEE half, round to nearest even
+//   add sub mul div min max (a, b)    min and max return the second operand when an operand is NaN
+//   fma(a, b, c) = a * b + c rounded once    fnma(a, b, c) = c - a * b rounded once    sqrt(a)
+//   neg(a) abs(a) round_even(a) select_lt(a, b, x, y)                      lane: a < b ? x : y
+//   reduce_add(a) reduce_max(a)       fixed tree: lanes i and i+8, then i+4, then i+2, then i+1
+//   scale_exp2(a, n)                  a * 2^n for |a| in [1/4, 4] and whole numbers n in -252..252, rounded once
 //
 // I32x16
 //   zero_i32() splat_i32(int) add(a, b) to_f32(a) (round to nearest even) round_to_i32(F32x16)
 //   load_u8(const uint8_t*) -> I32x16 (zero extended)   load_s8(const int8_t*) -> I32x16 (sign extended)
 //   store_s8(int8_t*, I32x16)         lanes must lie in -128..127
+//   store_s16(int16_t*, I32x16)       lanes must lie in -32768..32767
+//
+// Pairs of int16
+//   Pairs load_pairs(const int16_t*)  16 lanes of two      Pair load_pair(const int16_t*)  two, for all lanes
+//   dot2_s16(I32x16 acc, Pairs, Pair) acc + both products of each lane; what is summed must fit 32 bits
 //
 // Packed weights (see docs/FORMATS.md)
 //   W4  load_w4(const uint8_t*)       64 bytes, 16 rows x 8 columns of nibbles
@@ -32,6 +37,7 @@
 //   dot4_u(S4 acc, W8 w, A4 a)        acc + sum over 4 columns of w (0..15) * a, exact for 8 calls after zero_s4
 //   widen(S4) -> I32x16
 //   W8  load_w8(const uint8_t*)       64 bytes, 16 rows x 4 columns of signed bytes -127..127, as dot4_s wants them
+//   dot2_s16                          on x86; NEON and scalar have it in their own headers
 //   dot4_s(I32x16 acc, W8 w, A4 a)    acc + sum over 4 columns of (w + kW8Bias) * a, exact; the kernel takes
 //   kW8Bias                           kW8Bias * sum(a) back once per group
 //   PanelS8                           how int8 weights stand in a panel that many rows share: kPanelBytes, unpack,
