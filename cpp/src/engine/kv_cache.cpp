@@ -41,7 +41,7 @@ std::int64_t KvCache::bytes(std::int64_t positions) const {
 }
 
 void KvCache::copy_positions(const KvCache& from, std::int64_t begin, std::int64_t end) {
-  VILA_CHECK(from.capacity() == capacity() && from.type() == type() && end <= capacity());
+  VILA_CHECK(from.bytes(from.capacity()) == bytes(capacity()) && from.type() == type() && end <= capacity());
   if (begin == end) return;
   const std::int64_t stride = layers_.front().block_stride;
   const std::int64_t first = begin / kAttentionBlock * stride;

@@ -151,12 +151,7 @@ void attend_tile(const Tile<T>& tile, std::int64_t begin, const std::byte* queri
   const auto* q = reinterpret_cast<const float*>(queries);
   alignas(64) float p[R * kBlock];
   const int n_vectors = (seen.most + 15) / 16;
-  int v = 0;
-  for (; v + kVectors<R> <= n_vectors; v += kVectors<R>) score_vectors<R, kVectors<R>>(tile, v, q, p);
-  for (; v < n_vectors; ++v) score_vectors<R, 1>(tile, v, q, p);
-  for (; v < kBlock / 16; ++v) {  // not seen by any row
-    for (int r = 0; r < R; ++r) store(p + r * kBlock + 16 * v, zero_f32());
-  }
+  tile_scores<R>(tile, n_vectors, q, p);
 
   alignas(64) float alpha[16];
   softmax_block<R>(seen.count, p, state, alpha);

@@ -45,6 +45,17 @@ struct SeenPositions {
   }
 };
 
+// Scores p[r][64] of R rows for the first 16 n_vectors positions of a tile, 0 behind them, where no row sees any.
+template <int R, class AnyTile, class Queries>
+void tile_scores(const AnyTile& tile, int n_vectors, const Queries* queries, float* p) {
+  int v = 0;
+  for (; v + kVectors<R> <= n_vectors; v += kVectors<R>) score_vectors<R, kVectors<R>>(tile, v, queries, p);
+  for (; v < n_vectors; ++v) score_vectors<R, 1>(tile, v, queries, p);
+  for (; v < kBlock / 16; ++v) {
+    for (int r = 0; r < R; ++r) store(p + r * kBlock + 16 * v, zero_f32());
+  }
+}
+
 // Scores to weights in place: p[r][j] = exp(p[r][j] - new maximum), 0 for j >= count[r]; alpha rescales what was
 // summed.
 template <int R>

@@ -153,12 +153,7 @@ void attend_tile(const TileS16& tile, std::int64_t begin, const std::byte* queri
 
   alignas(64) float p[R * kBlock];
   const int n_vectors = (seen.most + 15) / 16;
-  int v = 0;
-  for (; v + kVectors<R> <= n_vectors; v += kVectors<R>) score_vectors<R, kVectors<R>>(tile, v, queries, p);
-  for (; v < n_vectors; ++v) score_vectors<R, 1>(tile, v, queries, p);
-  for (; v < kBlock / 16; ++v) {  // not seen by any row
-    for (int r = 0; r < R; ++r) store(p + r * kBlock + 16 * v, zero_f32());
-  }
+  tile_scores<R>(tile, n_vectors, queries, p);
 
   alignas(64) float alpha[16];
   alignas(64) float step[16];

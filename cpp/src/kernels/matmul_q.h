@@ -187,7 +187,8 @@ inline void few_rows(const MatmulQArgs& p, std::int64_t tile) {
   if (row < p.m) stream_tile<Kind, 1>(p, row, tile);
 }
 
-/// What `from` has for `n` groups. The size of a call of memcpy that GCC would make of a plain loop is no size for one.
+/// Copies `n` floats in whole vectors, the last one filled up with 0: of a plain loop GCC makes a call of memcpy, which
+/// costs more than the few values do.
 VILA_INLINE void copy_groups(float* to, const float* from, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += 16) store(to + i, load_columns(from + i, static_cast<int>(n - i)));
 }

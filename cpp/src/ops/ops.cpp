@@ -80,8 +80,8 @@ void linear_group(ExecContext& ctx, Activations& x, std::span<const LinearJob> j
   for (const LinearJob& job : jobs) {
     if (job.weight->format.is_integer()) VILA_CHECK(job.weight->format.group_columns(a.cols) == x.group_);
   }
-  // Kernels take 4 tiles at a time and more where many rows share them. About 8 pieces a thread even out unequal cores;
-  // few rows take the smallest, because a thread reads on where its last piece ended, and all wait for the last one.
+  // Pieces of a multiple of 4 tiles suit the register blocking of prefill; about 8 pieces a thread even out unequal
+  // cores. Few rows take the smallest pieces: a thread reads on where its last one ended, and all wait for the last.
   const std::int64_t pieces = a.rows < kFewRows ? total_tiles : 8 * ctx.pool.size();
   const std::int64_t grain = round_up(std::max<std::int64_t>(1, total_tiles / pieces), 4);
   ctx.pool.parallel_for(total_tiles, grain, [&](std::int64_t begin, std::int64_t end) {
